@@ -43,8 +43,6 @@ export interface FrameScanner {
 }
 
 const HEADER = 5
-/** A body that is not wholly in one chunk is collected up to this, whatever was asked for. */
-const NO_BODY = 0
 
 export function createFrameScanner(handler: FrameHandler, maxLength: (type: number) => number): FrameScanner {
   let held: Buffer | undefined
@@ -54,6 +52,7 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
   let wantsRest = false
   let type = 0
   let length = 0
+  let prefix = 0
   let collecting: Buffer | undefined
   let collected = 0
   let stopped = false
@@ -63,14 +62,13 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
   function resume(chunk: Buffer): number {
     let position = 0
     if (collecting !== undefined) {
-      const part = Math.min(collecting.length - collected, chunk.length)
-      chunk.copy(collecting, collected, 0, part)
-      collected += part
-      position = part
-      if (collected < collecting.length) return position
+      position = Math.min(prefix - collected, chunk.length)
+      collecting = grown(collecting, collected, Math.min(prefix, collected + position))
+      collected += chunk.copy(collecting, collected, 0, position)
+      if (collected < prefix) return position
       const body = collecting
       collecting = undefined
-      if (!handler.onBody(type, body, 0, body.length, length)) return -1
+      if (!handler.onBody(type, body, 0, prefix, length)) return -1
     }
     if (skip > 0 && position < chunk.length) {
       const part = Math.min(skip, chunk.length - position)
@@ -88,15 +86,15 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
     dropping = wanted === DROP
     const bodyStart = position + HEADER
     const available = chunk.length - bodyStart
-    if (wanted <= NO_BODY) {
+    if (wanted <= 0) {
       wantsRest = false
       skip = Math.max(0, length - available)
       return bodyStart + length - skip
     }
-    const prefix = Math.min(wanted, length)
+    prefix = Math.min(wanted, length)
     wantsRest = prefix < length && handler.onRest !== undefined
     if (available < prefix) {
-      collecting = Buffer.allocUnsafeSlow(prefix)
+      collecting = grown(undefined, 0, available)
       collected = chunk.copy(collecting, 0, bodyStart)
       skip = length - prefix
       return chunk.length
@@ -158,6 +156,14 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
       return violation
     },
   }
+}
+
+/** Room follows the bytes that came, never the length that a header claims (a header costs its sender five bytes). */
+function grown(buffer: Buffer | undefined, used: number, needed: number): Buffer {
+  if (buffer !== undefined && buffer.length >= needed) return buffer
+  const larger = Buffer.allocUnsafeSlow(Math.max(1024, needed, used * 2))
+  buffer?.copy(larger, 0, 0, used)
+  return larger
 }
 
 function describeType(type: number): string {
