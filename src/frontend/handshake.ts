@@ -1,0 +1,138 @@
+/**
+ * From the first byte to the StartupMessage: SSLRequest, GSSENCRequest, direct TLS, CancelRequest. One loop, in which each
+ * request comes at most once; the order of the checks follows PostgreSQL's backend_startup.c.
+ */
+import type { Socket } from 'node:net'
+import type { SecureContext, TLSSocket } from 'node:tls'
+import { AccessError } from '../errors.ts'
+import { negotiateProtocolVersion } from '../wire/backend.ts'
+import { MAX_STARTUP_LENGTH, TLS_HANDSHAKE_RECORD } from '../wire/constants.ts'
+import { type CancelRequest, needsNegotiation, parseStartupPacket, type StartupMessage } from '../wire/startup.ts'
+import { createMessageReader, type MessageReader } from './message-reader.ts'
+import { acceptTls } from './tls.ts'
+
+export interface HandshakeOptions {
+  /** Asked once a connection, so that a renewed certificate serves the next one. Undefined: the listener has no TLS. */
+  secureContext(): SecureContext | undefined
+  plaintext: 'refuse' | 'allow'
+  /** Told when TLS has taken over, so that whoever catches a later error knows where to answer. */
+  onSecure?(stream: TLSSocket): void
+}
+
+export interface CancelHandshake extends CancelRequest {
+  stream: Socket | TLSSocket
+}
+
+export interface StartupHandshake {
+  kind: 'startup'
+  stream: Socket | TLSSocket
+  reader: MessageReader
+  startup: StartupMessage
+  /** `TLSv1.2`, `TLSv1.3`; undefined for plain TCP and Unix sockets. */
+  tlsProtocol: string | undefined
+  /** Duration of the TLS handshake in seconds. */
+  tlsSeconds: number | undefined
+}
+
+export type HandshakeResult = CancelHandshake | StartupHandshake
+
+/**
+ * The deadline is the caller's: it destroys the socket, and this rejects. A no-op `error` listener stays on the streams for
+ * good, since a reset between two owners of a socket would otherwise end the process.
+ *
+ * Where the protocol was negotiated down, NegotiateProtocolVersion has been sent already.
+ * @throws AccessError `protocol_violation` or `tls_required`. Where nothing may be said to the client (bytes smuggled in front
+ *   of TLS, a failed TLS handshake) the stream is destroyed by then.
+ * @throws ConnectionClosedError
+ */
+export async function handshake(socket: Socket, options: HandshakeOptions): Promise<HandshakeResult> {
+  socket.on('error', () => {})
+  let stream: Socket | TLSSocket = socket
+  let reader = createMessageReader(socket)
+  let tls: { protocol: string; seconds: number } | undefined
+  const seen = { ssl: false, gss: false }
+
+  async function secure(context: SecureContext, direct: boolean): Promise<void> {
+    const started = performance.now()
+    const secured = await acceptTls(socket, reader, context, direct)
+    tls = { protocol: secured.getProtocol() ?? 'unknown', seconds: (performance.now() - started) / 1000 }
+    stream = secured
+    reader = createMessageReader(secured)
+    options.onSecure?.(secured)
+  }
+
+  try {
+    if ((await reader.peek()) === TLS_HANDSHAKE_RECORD) {
+      const context = options.secureContext()
+      if (context === undefined) throw muted(socket, 'direct TLS on a listener without TLS')
+      await secure(context, true)
+    }
+    for (;;) {
+      const packet = parseStartupPacket(await reader.readStartup(MAX_STARTUP_LENGTH))
+      switch (packet.kind) {
+        case 'ssl': {
+          refuseRepeated('SSLRequest', seen.ssl, tls !== undefined)
+          seen.ssl = true
+          refuseSmuggled('SSLRequest', reader, socket)
+          const context = options.secureContext()
+          socket.write(context === undefined ? 'N' : 'S')
+          if (context !== undefined) await secure(context, false)
+          break
+        }
+        case 'gss':
+          refuseRepeated('GSSENCRequest', seen.gss, tls !== undefined)
+          seen.gss = true
+          refuseSmuggled('GSSENCRequest', reader, socket)
+          socket.write('N')
+          break
+        case 'cancel':
+          // In the clear as well: libpq before 17 sends it so even where the session has TLS.
+          reader.detach()
+          return { ...packet, stream }
+        case 'startup':
+          if (tls === undefined && options.plaintext === 'refuse') throw tlsRequired()
+          if (needsNegotiation(packet)) stream.write(negotiateProtocolVersion(packet.minor, packet.unknownOptions))
+          return {
+            kind: 'startup',
+            stream,
+            reader,
+            startup: packet,
+            tlsProtocol: tls?.protocol,
+            tlsSeconds: tls?.seconds,
+          }
+      }
+    }
+  } catch (error) {
+    reader.detach()
+    throw error
+  }
+}
+
+function refuseRepeated(request: string, seen: boolean, encrypted: boolean): void {
+  if (encrypted) throw new AccessError('protocol_violation', `${request} on a connection that is encrypted already`)
+  // Endless negotiation kept processes of PostgreSQL and poolers busy or recursing before any authentication.
+  if (seen) throw new AccessError('protocol_violation', `a second ${request} on one connection`)
+}
+
+/**
+ * A client waits for the answer to its request. Bytes that are here before it were injected by somebody on the path, who
+ * wants them read as if they came out of the encrypted stream (CVE-2021-23214).
+ */
+function refuseSmuggled(request: string, reader: MessageReader, socket: Socket): void {
+  if (reader.buffered > 0) throw muted(socket, `received unencrypted data after ${request}`)
+}
+
+/** Nothing is answered: whoever sent this reads the plain stream, and a text sent before TLS is not ours to the client. */
+function muted(socket: Socket, message: string): AccessError {
+  socket.destroy()
+  return new AccessError('protocol_violation', message)
+}
+
+function tlsRequired(): AccessError {
+  return new AccessError(
+    'tls_required',
+    'TLS is required: use sslmode=verify-full. If another error came before this one, that one is the reason: ' +
+      'with sslmode=prefer a client that was refused over TLS comes again without it',
+    { hint: 'No token is asked for on an unencrypted connection.' },
+  )
+}

@@ -1,0 +1,60 @@
+/** TLS on an accepted socket, behind `S` or from the first byte. */
+import type { Socket } from 'node:net'
+import { type SecureContext, TLSSocket } from 'node:tls'
+import { AccessError } from '../errors.ts'
+import { ALPN_PROTOCOL } from '../wire/constants.ts'
+import type { MessageReader } from './message-reader.ts'
+
+/**
+ * @param reader of `socket`; it ends here, and what it has not consumed becomes the beginning of the TLS stream
+ * @param direct demands ALPN, without which a TLS stream meant for another service could be led here (ALPACA attack)
+ * @throws AccessError `protocol_violation` when the handshake fails or breaks off; both streams are destroyed by then
+ */
+export async function acceptTls(
+  socket: Socket,
+  reader: MessageReader,
+  secureContext: SecureContext,
+  direct: boolean,
+): Promise<TLSSocket> {
+  const rest = reader.detach()
+  // Node feeds what the socket has buffered to the TLS engine when the TLSSocket is made.
+  if (rest.length > 0) socket.unshift(rest)
+  // A client that sends ALPN without `postgresql` gets the alert no_application_protocol from OpenSSL.
+  const secured = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: [ALPN_PROTOCOL] })
+  secured.on('error', () => {})
+  await established(secured)
+  if (direct && secured.alpnProtocol !== ALPN_PROTOCOL) {
+    secured.destroy()
+    throw new AccessError('protocol_violation', `direct TLS without the ALPN protocol "${ALPN_PROTOCOL}"`)
+  }
+  // Renegotiation (TLS 1.2) costs the server more than the client; PostgreSQL switches it off too.
+  secured.disableRenegotiation()
+  return secured
+}
+
+function established(secured: TLSSocket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let cause: unknown
+    const fail = () => {
+      secured.destroy()
+      reject(new AccessError('protocol_violation', `TLS handshake failed${reasonOf(cause)}`, { cause }))
+    }
+    const onError = (error: Error) => {
+      cause = error
+      fail()
+    }
+    secured.once('error', onError)
+    secured.once('close', fail)
+    secured.once('secure', () => {
+      secured.off('error', onError)
+      secured.off('close', fail)
+      resolve()
+    })
+  })
+}
+
+/** OpenSSL's reason, e.g. "no shared cipher". Its whole text has file names and thread ids and is for the log. */
+function reasonOf(cause: unknown): string {
+  if (cause instanceof Error && 'reason' in cause && typeof cause.reason === 'string') return `: ${cause.reason}`
+  return ': the client broke it off'
+}
