@@ -1,0 +1,110 @@
+/**
+ * What a failing upstream connection means, in words. The client learns which database entry it is and what kind of trouble;
+ * text that the upstream sent before it was authenticated goes to `cause` only (it may be anybody's: CVE-2024-10977).
+ */
+import type { DatabaseConfig } from '../config/schema.ts'
+import { AccessError, type DenialCode } from '../errors.ts'
+
+export interface UpstreamTarget {
+  /** Entry of `databases`. */
+  alias: string
+  config: DatabaseConfig
+}
+
+/** What was going on when it failed; stands in the message of a time-out. */
+export type Stage = 'connecting' | 'negotiating TLS' | 'logging in' | 'cancelling'
+
+/** The upstream speaks no PostgreSQL, or not as pgusher accepts it. The message follows `cannot connect to "…": ` and is safe for the client. */
+export class UpstreamUnusable extends Error {
+  override name = 'UpstreamUnusable'
+}
+
+/** Why a login is refused, for the operator's log alone: it names pg_hba lines, methods and what the upstream said. */
+export class UpstreamLoginError extends Error {
+  override name = 'UpstreamLoginError'
+}
+
+const HINT =
+  'This is between pgusher and the database, not in your job: its operator finds the cause in the log of pgusher.'
+
+/** `host:port`, or the socket's path. */
+export function addressText(config: DatabaseConfig): string {
+  if (config.host.startsWith('/')) return `${config.host}/.s.PGSQL.${config.port}`
+  return config.host.includes(':') ? `[${config.host}]:${config.port}` : `${config.host}:${config.port}`
+}
+
+/** The name that the server's certificate must hold under verify-full. */
+export function expectedName(config: DatabaseConfig): string {
+  return config.tls.server_name ?? config.host
+}
+
+export function unreachable(target: UpstreamTarget, text: string, cause: unknown, sqlstate?: string): AccessError {
+  return failure('upstream_unreachable', `cannot connect to "${target.alias}": ${text}`, cause, sqlstate)
+}
+
+export function loginRefused(target: UpstreamTarget, cause: unknown, sqlstate?: string): AccessError {
+  const text = `cannot log in to "${target.alias}": the database did not accept the credential that pgusher made; the operator finds the reason in the log of pgusher`
+  return failure('upstream_auth', text, cause, sqlstate)
+}
+
+export function failure(code: DenialCode, message: string, cause: unknown, sqlstate?: string): AccessError {
+  return new AccessError(code, message, { hint: HINT, cause, ...(sqlstate === undefined ? {} : { sqlstate }) })
+}
+
+const NETWORK_ERRORS: Readonly<Record<string, (config: DatabaseConfig) => string>> = {
+  ECONNREFUSED: (config) => `connection refused by ${addressText(config)}`,
+  ENOTFOUND: (config) => `the host name ${config.host} does not resolve`,
+  EAI_AGAIN: (config) => `the host name ${config.host} cannot be resolved now (DNS)`,
+  ETIMEDOUT: (config) => `${addressText(config)} does not answer`,
+  EHOSTUNREACH: (config) => `no route to ${addressText(config)}`,
+  ENETUNREACH: (config) => `no route to ${addressText(config)}`,
+  ECONNRESET: (config) => `${addressText(config)} closed the connection`,
+  EPIPE: (config) => `${addressText(config)} closed the connection`,
+  ENOENT: (config) => `there is no socket ${addressText(config)}`,
+  EACCES: (config) => `pgusher may not open ${addressText(config)}`,
+}
+
+/** OpenSSL's verification results as Node reports them in `code`. */
+const CERTIFICATE_ERRORS: Readonly<Record<string, string>> = {
+  CERT_HAS_EXPIRED: 'has expired',
+  CERT_NOT_YET_VALID: 'is not valid yet',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'is self-signed and is not in the configured CA file',
+  SELF_SIGNED_CERT_IN_CHAIN: 'comes from a CA that is not the configured one',
+  UNABLE_TO_GET_ISSUER_CERT: 'comes from a CA that is not the configured one',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'comes from a CA that is not the configured one',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'comes from a CA that is not the configured one',
+  CERT_SIGNATURE_FAILURE: 'has a signature that is not from the configured CA',
+  CERT_REVOKED: 'is revoked',
+  INVALID_PURPOSE: 'is not one for TLS servers',
+  INVALID_CA: 'comes from a certificate that is no CA',
+}
+
+function certificateText(code: string, config: DatabaseConfig): string | undefined {
+  const of = `the certificate of ${addressText(config)}`
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return `${of} is not for "${expectedName(config)}"`
+  const problem = CERTIFICATE_ERRORS[code]
+  if (problem === undefined) return undefined
+  const anchor = config.tls.ca === undefined ? "one signed by a CA of the system's" : 'one signed by the CA of `tls.ca`'
+  const name = config.tls.mode === 'verify-full' ? ` for "${expectedName(config)}"` : ''
+  return `${of} ${problem} (expected: ${anchor}${name})`
+}
+
+/** Alerts by which a server turns down the client's certificate; with TLS 1.3 they arrive after our side of the handshake is done. */
+const CLIENT_CERTIFICATE_ALERT =
+  /ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_\w+|UNKNOWN_CA|ACCESS_DENIED|DECRYPT_ERROR)/
+
+/** Whatever was thrown on the way up, as the error for the client. */
+export function explainFailure(target: UpstreamTarget, stage: Stage, thrown: unknown): AccessError {
+  if (thrown instanceof AccessError) return thrown
+  if (thrown instanceof UpstreamLoginError) return loginRefused(target, thrown)
+  if (thrown instanceof UpstreamUnusable) return unreachable(target, thrown.message, thrown)
+  const code = thrown instanceof Error && 'code' in thrown ? String(thrown.code) : ''
+  if (CLIENT_CERTIFICATE_ALERT.test(code)) return loginRefused(target, thrown)
+  const certificate = certificateText(code, target.config)
+  if (certificate !== undefined) return unreachable(target, certificate, thrown)
+  const network = NETWORK_ERRORS[code]?.(target.config)
+  if (network !== undefined) {
+    return unreachable(target, stage === 'connecting' ? network : `${network} while ${stage}`, thrown)
+  }
+  return unreachable(target, `failed while ${stage} with ${addressText(target.config)}`, thrown)
+}
