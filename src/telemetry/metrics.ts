@@ -1,0 +1,130 @@
+/** Prometheus metrics, in a registry of their own. Labels come from closed sets only: nothing that a client chose. */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+export type SessionOutcome = 'success' | 'failure' | 'denied'
+export type StatementOutcome = 'success' | 'failure' | 'denied' | 'unknown'
+/** `in`: from the job to the upstream. */
+export type Direction = 'in' | 'out'
+export type ConnectStep = 'tls' | 'verify' | 'mint' | 'upstream' | 'total'
+export type CredentialKind = 'ephemeral-role' | 'client-certificate'
+export type CredentialEvent = 'issued' | 'reused' | 'revoked' | 'revoke_failed' | 'swept'
+export type ReloadOutcome = 'success' | 'failure'
+
+/** What exists now; read when Prometheus asks. */
+export interface LiveGauges {
+  /** Sessions past ReadyForQuery. */
+  sessions?: () => number
+  /** Connections that are not authenticated yet. */
+  unauthenticated?: () => number
+  /** Minted credentials that are not taken back yet. */
+  credentials?: () => number
+  /** False: the audit does not work and nothing is let in. */
+  auditAccepting?: () => boolean
+  /** Events that were recorded and are not in the sink yet. */
+  auditPending?: () => number
+}
+
+export interface Metrics {
+  /** A connection was accepted. */
+  connection(): void
+  /** A session ended, or a connection ended before it became one. `code` is an end reason or a denial code of ours. */
+  sessionEnded(outcome: SessionOutcome, code: string): void
+  denial(code: string): void
+  /** `count` executions with the same outcome. */
+  statements(outcome: StatementOutcome, count?: number): void
+  bytes(direction: Direction, count: number): void
+  /** Seconds. */
+  connectStep(step: ConnectStep, seconds: number): void
+  credential(kind: CredentialKind, event: CredentialEvent): void
+  auditEvents(count?: number): void
+  auditBytes(count: number): void
+  auditFailure(): void
+  /** The version in force (SHA-256 of the policy); the one before it disappears. */
+  policyVersion(version: string): void
+  policyReload(outcome: ReloadOutcome): void
+  /** Text in Prometheus' exposition format. */
+  render(): Promise<string>
+  contentType: string
+}
+
+/** Measured: tls 2 ms, verify 0.2 ms, mint 3 to 30 ms, upstream 5 to 20 ms; a far upstream or a sick one takes seconds. */
+const CONNECT_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15]
+
+/** A label that is not a word of ours would be somebody's input, and one series for each of them. */
+const word = (text: string): string => (/^[a-z][a-z_]{0,40}$/.test(text) ? text : 'other')
+
+function counters(registry: Registry) {
+  const counter = <Label extends string>(name: string, help: string, labelNames: Label[] = []): Counter<Label> =>
+    new Counter({ name: `pgusher_${name}`, help, labelNames, registers: [registry] })
+  return {
+    connections: counter('connections_total', 'Connections accepted'),
+    sessions: counter('sessions_total', 'Sessions ended, and connections that never became one', ['outcome', 'code']),
+    denials: counter('denials_total', 'Connections and statements refused, by denial code', ['code']),
+    statements: counter('statements_total', 'Statements executed or refused', ['outcome']),
+    bytes: counter('bytes_total', 'Bytes relayed; in: from the job to the database', ['direction']),
+    credentials: counter('credentials_total', 'What happened to minted credentials', ['kind', 'event']),
+    auditEvents: counter('audit_events_total', 'Audit events recorded'),
+    auditBytes: counter('audit_bytes_total', 'Bytes of audit events written'),
+    auditFailures: counter('audit_failures_total', 'Times that the audit sink began to fail'),
+    reloads: counter('policy_reload_total', 'Attempts to load a policy', ['outcome']),
+  }
+}
+
+function registerGauges(registry: Registry, live: LiveGauges): void {
+  const gauge = (name: string, help: string, read: (() => number) | undefined): void => {
+    if (read === undefined) return
+    new Gauge({
+      name: `pgusher_${name}`,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(read())
+      },
+    })
+  }
+  const { auditAccepting } = live
+  gauge('sessions', 'Sessions now', live.sessions)
+  gauge('unauthenticated_connections', 'Connections that are not authenticated yet', live.unauthenticated)
+  gauge('credentials', 'Minted credentials that are not taken back yet', live.credentials)
+  gauge('audit_accepting', '1 while the audit works', auditAccepting && (() => (auditAccepting() ? 1 : 0)))
+  gauge('audit_pending_events', 'Audit events that are not in the sink yet', live.auditPending)
+}
+
+export function createMetrics(live: LiveGauges = {}): Metrics {
+  const registry = new Registry()
+  const count = counters(registry)
+  const steps = new Histogram({
+    name: 'pgusher_connect_seconds',
+    help: 'Time that each step to ReadyForQuery took',
+    labelNames: ['step'],
+    buckets: CONNECT_BUCKETS,
+    registers: [registry],
+  })
+  const policy = new Gauge({
+    name: 'pgusher_policy_info',
+    help: '1 for the policy in force',
+    labelNames: ['version'],
+    registers: [registry],
+  })
+  registerGauges(registry, live)
+  collectDefaultMetrics({ register: registry })
+  return {
+    connection: () => count.connections.inc(),
+    sessionEnded: (outcome, code) => count.sessions.inc({ outcome, code: word(code) }),
+    denial: (code) => count.denials.inc({ code: word(code) }),
+    statements: (outcome, number = 1) => count.statements.inc({ outcome }, number),
+    bytes: (direction, number) => count.bytes.inc({ direction }, number),
+    connectStep: (step, seconds) => steps.observe({ step }, seconds),
+    credential: (kind, event) => count.credentials.inc({ kind, event }),
+    auditEvents: (number = 1) => count.auditEvents.inc(number),
+    auditBytes: (number) => count.auditBytes.inc(number),
+    auditFailure: () => count.auditFailures.inc(),
+    policyVersion(version) {
+      policy.reset()
+      policy.set({ version }, 1)
+    },
+    policyReload: (outcome) => count.reloads.inc({ outcome }),
+    render: () => registry.metrics(),
+    contentType: registry.contentType,
+  }
+}
