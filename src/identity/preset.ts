@@ -50,7 +50,10 @@ export interface Preset {
   refetchable: boolean
   /** Default audiences of the provider, which must not be configured. */
   refusedAudiences: readonly RegExp[]
-  job(claims: ReadonlyMap<string, string | readonly string[]>, context: { iss: string; runUrlBase: string | undefined }): JobFields
+  job(
+    claims: ReadonlyMap<string, string | readonly string[]>,
+    context: { iss: string; runUrlBase: string | undefined },
+  ): JobFields
   /** Parts of the job key besides the issuer; undefined parts make the token itself the job. */
   jobKey(claims: ReadonlyMap<string, string | readonly string[]>): readonly (string | undefined)[]
 }

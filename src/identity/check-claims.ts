@@ -1,0 +1,139 @@
+/**
+ * What a verified token must say besides being signed: time, audience, and that it belongs to a running job. The signature
+ * is good by now, so errors show the job its own claims and how to get a better token.
+ */
+import { quote, quoteList } from '../config/quote.ts'
+import type { IssuerConfig } from '../config/schema.ts'
+import { AccessError } from '../errors.ts'
+import { PRESETS } from './presets/index.ts'
+import type { Principal } from './principal.ts'
+import { claimEquals } from './principal-from-claims.ts'
+import { span } from './span.ts'
+
+export const LEEWAY = 30_000
+
+type Claims = Readonly<Record<string, unknown>>
+
+interface Times {
+  exp: number
+  iat: number
+  nbf: number | undefined
+}
+
+/** `exp` and `iat` in milliseconds. @throws AccessError `token_malformed` where a required claim is missing or of a wrong type. */
+export function checkRequired(claims: Claims): Times {
+  const exp = claims['exp']
+  const iat = claims['iat']
+  const nbf = claims['nbf']
+  const sub = claims['sub']
+  if (typeof exp !== 'number') throw new AccessError('token_malformed', missing('exp', 'a time in whole seconds'))
+  if (typeof iat !== 'number') throw new AccessError('token_malformed', missing('iat', 'a time in whole seconds'))
+  if (nbf !== undefined && typeof nbf !== 'number') {
+    throw new AccessError('token_malformed', missing('nbf', 'a time in whole seconds'))
+  }
+  if (typeof sub !== 'string' || sub === '') throw new AccessError('token_malformed', missing('sub', 'a text'))
+  return { exp: exp * 1000, iat: iat * 1000, nbf: nbf === undefined ? undefined : nbf * 1000 }
+}
+
+function missing(claim: string, wanted: string): string {
+  return `the token's claim ${claim} is missing or not ${wanted}`
+}
+
+/** @throws AccessError `token_expired`, `token_not_yet_valid` or `token_too_old`. `now` in milliseconds since the epoch. */
+export function checkTime(times: Times, name: string, issuer: IssuerConfig, now: number): void {
+  const { exp, iat, nbf } = times
+  const preset = PRESETS[issuer.preset]
+  if (now >= exp + LEEWAY) {
+    throw new AccessError('token_expired', `the token expired ${span(now - exp)} ago`, {
+      detail: `exp is ${time(exp)}, pgusher's clock says ${time(now)}.`,
+      hint: freshToken(issuer),
+    })
+  }
+  const valid = Math.max(iat, nbf ?? iat)
+  if (valid > now + LEEWAY) {
+    throw new AccessError('token_not_yet_valid', `the token is valid only ${span(valid - now)} from now`, {
+      detail: `${valid === iat ? 'iat' : 'nbf'} is ${time(valid)}, pgusher's clock says ${time(now)}.`,
+      hint: "Compare the clocks of the token's issuer and of pgusher.",
+    })
+  }
+  const maxAge = issuer.max_token_age ?? preset.maxTokenAge
+  if (now - iat > maxAge + LEEWAY) {
+    throw new AccessError(
+      'token_too_old',
+      `the token was issued ${span(now - iat)} ago, and issuer ${quote(name)} takes tokens up to ${span(maxAge)} old`,
+      { detail: `iat is ${time(iat)}, pgusher's clock says ${time(now)}.`, hint: freshToken(issuer) },
+    )
+  }
+  const maxLife = issuer.max_token_life ?? preset.maxTokenLife
+  if (exp - iat > maxLife) {
+    throw new AccessError(
+      'token_too_old',
+      `the token lives ${span(exp - iat)}, and issuer ${quote(name)} takes tokens that live up to ${span(maxLife)}`,
+      { hint: `Ask for a token with a shorter life, or the operator raises max_token_life: ${recipe(issuer)}` },
+    )
+  }
+}
+
+/** @throws AccessError `audience_mismatch`: ours must be the only one, or whoever shares it could use the token here. */
+export function checkAudience(claims: Claims, issuer: IssuerConfig): void {
+  const aud = claims['aud']
+  const list: unknown[] = Array.isArray(aud) ? aud : [aud]
+  if (list.length === 1 && list[0] === issuer.audience) return
+  const texts = list.filter((item) => typeof item === 'string')
+  const wanted = quote(issuer.audience)
+  if (texts.length === 0) {
+    throw new AccessError('audience_mismatch', `the token has no audience; ask for one with audience ${wanted}`, {
+      hint: recipe(issuer),
+    })
+  }
+  const message =
+    list.length > 1 && texts.includes(issuer.audience)
+      ? `the token is for several audiences (${quoteList(texts, 'and', 5)}); ask for one with audience ${wanted} only`
+      : `the token is for audience ${quoteList(texts, 'and', 5)}; ask for one with audience ${wanted}`
+  throw new AccessError('audience_mismatch', message, { hint: recipe(issuer) })
+}
+
+/**
+ * The preset's own rules, which no policy can forget: a token of a running job, of an event that may be trusted.
+ * @throws AccessError `claim_missing`, `denied_by_rule` or `tenancy_mismatch`.
+ */
+export function checkPresetRules(principal: Principal, issuer: IssuerConfig): void {
+  const preset = PRESETS[issuer.preset]
+  for (const marker of preset.executionMarkers) {
+    if (principal.claims.has(marker)) continue
+    throw new AccessError('claim_missing', `the token has no ${marker}: it was not issued to a running job`, {
+      hint: `Get the token inside the job: ${recipe(issuer)}`,
+    })
+  }
+  for (const { claim, values, why } of preset.refused) {
+    const value = values.find((refused) => claimEquals(principal.claims.get(claim), refused))
+    if (value === undefined || issuer.allow_events.includes(value)) continue
+    throw new AccessError('denied_by_rule', `${claim} is ${quote(value)}: such a job is refused, as ${why}`, {
+      hint: `The operator can accept it by allow_events: [${value}] of issuer ${quote(principal.issuerName)}.`,
+    })
+  }
+  for (const [one, other] of preset.mustAgree) {
+    const left = principal.claims.get(one)
+    const right = principal.claims.get(other)
+    if (left === undefined || right === undefined || String(left) === String(right)) continue
+    throw new AccessError(
+      'tenancy_mismatch',
+      `${one} is ${quote(String(left))} and ${other} is ${quote(String(right))}: the job runs another project's code`,
+    )
+  }
+}
+
+function freshToken(issuer: IssuerConfig): string {
+  if (PRESETS[issuer.preset].refetchable) return `Get a fresh token when you connect: ${recipe(issuer)}`
+  return `A job gets this token once, at its start: connect earlier in the job, or put the database work into a job of its own. (${recipe(issuer)})`
+}
+
+function recipe(issuer: IssuerConfig): string {
+  return PRESETS[issuer.preset].tokenRecipe.replaceAll('AUD', () => issuer.audience)
+}
+
+function time(milliseconds: number): string {
+  return Number.isFinite(milliseconds) && Math.abs(milliseconds) < 8.64e15
+    ? new Date(milliseconds).toISOString().replace('.000Z', 'Z')
+    : 'out of range'
+}

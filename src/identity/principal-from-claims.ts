@@ -1,0 +1,129 @@
+/** Claims to principal: the one way, for verified tokens and for `explain --claims`. Pure. */
+
+import { quote } from '../config/quote.ts'
+import type { IssuerConfig } from '../config/schema.ts'
+import { AccessError } from '../errors.ts'
+import type { ClaimSpec, Preset } from './preset.ts'
+import { PRESETS } from './presets/index.ts'
+import type { ClaimValue, Principal } from './principal.ts'
+
+import { isObject } from './strict-json.ts'
+
+const MAX_VALUE_BYTES = 4096
+const MAX_NAME_BYTES = 256
+
+/** The `iss` that an issuer's tokens carry; undefined where the preset has none and `url` is not configured. */
+export function issuerUrl(issuer: IssuerConfig): string | undefined {
+  return issuer.url ?? PRESETS[issuer.preset].issuer
+}
+
+/**
+ * @param claims as `parseStrictObject` gives them. `exp` and `iat` that are not integers become 0: the verifier refuses
+ *   them before, and `explain` does not ask for them.
+ * @throws AccessError `token_malformed` for a value over 4 KiB or with a NUL.
+ */
+export function principalFromClaims(
+  issuerName: string,
+  issuer: IssuerConfig,
+  claims: Readonly<Record<string, unknown>>,
+  token?: { sha256: string },
+): Principal {
+  const preset = PRESETS[issuer.preset]
+  const iss = issuerUrl(issuer) ?? ''
+  const values = claimValues(preset, issuer, claims)
+  const tokenSha256 = token?.sha256 ?? ''
+  const parts = preset.jobKey(values)
+  const whole = parts.length > 0 && parts.every((part) => part !== undefined)
+  return {
+    issuerName,
+    provider: issuer.preset,
+    iss,
+    subject: typeof claims['sub'] === 'string' ? claims['sub'] : '',
+    claims: values,
+    auditClaims: auditClaims(preset, issuer, values),
+    job: preset.job(values, { iss, runUrlBase: issuer.run_url_base }),
+    // JSON, because no separator is one that a claim could not hold.
+    jobKey: JSON.stringify(whole ? [iss, ...parts] : [iss, 'token', tokenSha256]),
+    tokenSha256,
+    expiresAt: seconds(claims['exp']) * 1000,
+    issuedAt: seconds(claims['iat']) * 1000,
+    tenancyMatches: Object.entries(issuer.require).every(([name, wanted]) => claimEquals(values.get(name), wanted)),
+  }
+}
+
+/** Equality as policies mean it: a list claim equals what it contains; a missing claim equals nothing. */
+export function claimEquals(value: ClaimValue | undefined, wanted: string): boolean {
+  return typeof value === 'string' ? value === wanted : (value ?? []).includes(wanted)
+}
+
+function claimValues(
+  preset: Preset,
+  issuer: IssuerConfig,
+  claims: Readonly<Record<string, unknown>>,
+): ReadonlyMap<string, ClaimValue> {
+  const nested = nestedPaths(preset, issuer)
+  const values = new Map<string, ClaimValue>()
+  const add = (name: string, raw: unknown) => {
+    const value = asClaim(name, raw)
+    if (value !== undefined) values.set(name, value)
+  }
+  for (const [name, raw] of Object.entries(claims)) {
+    if (Buffer.byteLength(name) > MAX_NAME_BYTES || name.includes('\0')) {
+      throw new AccessError('token_malformed', 'the token has a claim whose name is too long or holds a NUL')
+    }
+    // A top-level claim must not pass for a nested one by taking its selector's name.
+    if (!nested.has(name)) add(name, raw)
+  }
+  for (const [name, path] of nested) add(name, at(claims, path))
+  return values
+}
+
+function nestedPaths(preset: Preset, issuer: IssuerConfig): ReadonlyMap<string, readonly string[]> {
+  const paths = new Map<string, readonly string[]>()
+  for (const [name, spec] of Object.entries(preset.claims)) if (spec.path !== undefined) paths.set(name, spec.path)
+  if (preset.name === 'generic') for (const [name, path] of Object.entries(issuer.claims)) paths.set(name, path)
+  return paths
+}
+
+function at(claims: Readonly<Record<string, unknown>>, path: readonly string[]): unknown {
+  let value: unknown = claims
+  for (const key of path) value = isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined
+  return value
+}
+
+/** Text, or a list of texts; undefined for null, objects and lists that hold them: a claim that no rule can name. */
+function asClaim(name: string, raw: unknown): ClaimValue | undefined {
+  if (!Array.isArray(raw)) return asText(name, raw)
+  const items = raw.map((item) => asText(name, item))
+  return items.every((item) => item !== undefined) ? items : undefined
+}
+
+function asText(name: string, raw: unknown): string | undefined {
+  if (typeof raw === 'boolean' || (typeof raw === 'number' && Number.isSafeInteger(raw))) return String(raw)
+  if (typeof raw !== 'string') return undefined
+  if (raw.includes('\0')) throw new AccessError('token_malformed', `the token's claim ${quote(name)} holds a NUL`)
+  // A string has at most 3 bytes of UTF-8 a code unit, so most need not be measured.
+  if (raw.length * 3 > MAX_VALUE_BYTES && Buffer.byteLength(raw) > MAX_VALUE_BYTES) {
+    throw new AccessError('token_malformed', `the token's claim ${quote(name)} is longer than ${MAX_VALUE_BYTES} bytes`)
+  }
+  return raw
+}
+
+function auditClaims(
+  preset: Preset,
+  issuer: IssuerConfig,
+  values: ReadonlyMap<string, ClaimValue>,
+): Readonly<Record<string, ClaimValue>> {
+  const named = preset.name === 'generic' ? [...Object.keys(issuer.claims), ...issuer.tenancy] : []
+  const specs: Readonly<Record<string, ClaimSpec>> = preset.claims
+  return Object.fromEntries(
+    [...values].filter(([name]) => {
+      if (Object.hasOwn(specs, name)) return specs[name]?.audit === true
+      return named.includes(name) || Object.hasOwn(issuer.require, name)
+    }),
+  )
+}
+
+function seconds(value: unknown): number {
+  return typeof value === 'number' && Number.isSafeInteger(value) ? value : 0
+}
