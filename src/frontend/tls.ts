@@ -22,6 +22,9 @@ export async function acceptTls(
   // A client that sends ALPN without `postgresql` gets the alert no_application_protocol from OpenSSL.
   const secured = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: [ALPN_PROTOCOL] })
   secured.on('error', () => {})
+  // Node 24 reports an error after the handshake (a bad record, renegotiation) by this event alone unless a tls.Server owns
+  // the socket, and reads nothing more: without this line the stream would hang for good.
+  secured.on('_tlsError', (error: Error) => secured.destroy(error))
   await established(secured)
   if (direct && secured.alpnProtocol !== ALPN_PROTOCOL) {
     secured.destroy()
