@@ -1,0 +1,89 @@
+/** Who an event is about. Serialised once a session, so that every event carries all of it and no reader needs a join. */
+import type { Principal } from '../identity/principal.ts'
+import { jsonValue } from './json.ts'
+import type { SessionIdentity } from './recorder.ts'
+
+/** JSON members without the braces around them, each part beginning with a comma, for the three objects that a statement adds to. */
+export interface IdentityBlock {
+  /** Members of `pgusher`. */
+  pgusher: string
+  /** Members of `db`, the first one without a comma before it. */
+  db: string
+  /** Members of the event itself, beside `pgusher` and `db`. */
+  top: string
+  /** Bytes of UTF-8 of all parts. */
+  bytes: number
+}
+
+type Fields = Record<string, unknown>
+
+/** The object, or undefined when none of its members is known: an unknown field is absent, not an empty object. */
+function known(fields: Fields): Fields | undefined {
+  for (const value of Object.values(fields)) if (value !== undefined) return fields
+  return undefined
+}
+
+const url = (full: string | undefined): Fields | undefined => known({ full })
+
+function idp(principal: Principal | undefined, unverifiedTokenSha256: string | undefined): Fields | undefined {
+  // A hash is a fact about the bytes that came, not a claim of theirs; issuer and subject stand only beside it when verified.
+  if (principal === undefined) return known({ token_sha256: unverifiedTokenSha256 })
+  return {
+    provider: principal.provider,
+    issuer: principal.iss,
+    subject: principal.subject,
+    token_sha256: principal.tokenSha256,
+    token_expires_at: new Date(principal.expiresAt).toISOString(),
+    claims: principal.auditClaims,
+  }
+}
+
+function pipeline(job: Principal['job']): Fields | undefined {
+  return known({
+    name: job.pipelineName,
+    run: known({ id: job.runId, url: url(job.runUrl) }),
+    task: known({ name: job.taskName, run: known({ id: job.taskRunId }) }),
+  })
+}
+
+/** Nested as in the schema; what is not known is `undefined`. */
+export function identityFields(identity: SessionIdentity): { pgusher: Fields; db: Fields; top: Fields } {
+  const { principal, db, rule } = identity
+  const job = principal?.job ?? {}
+  return {
+    pgusher: {
+      idp: idp(principal, identity.unverifiedTokenSha256),
+      actor: job.actor,
+      db: known({ alias: db?.alias, role: db?.role, login: db?.login }),
+    },
+    db: { system: { name: 'postgresql' }, namespace: db?.namespace },
+    top: {
+      cicd: known({ pipeline: pipeline(job) }),
+      vcs: known({
+        repository: known({ url: url(job.repositoryUrl) }),
+        ref: known({ head: known({ name: job.ref, revision: job.commit }) }),
+        change: known({ id: job.changeId }),
+      }),
+      deployment: known({ environment: known({ name: job.environment }) }),
+      session: { id: identity.sessionId },
+      client: known({ address: identity.client.address, port: identity.client.port }),
+      tls: known({ protocol: known({ version: identity.tlsProtocol }) }),
+      server: known({ address: db?.serverAddress, port: db?.serverPort }),
+      security_rule: rule && { name: rule.name, ruleset: { name: rule.ruleset }, version: rule.version },
+    },
+  }
+}
+
+/** `{"a":1}` as `,"a":1`; nothing for an empty object. */
+function members(fields: Fields): string {
+  const json = jsonValue(fields)
+  return json === '{}' ? '' : `,${json.slice(1, -1)}`
+}
+
+export function identityBlock(identity: SessionIdentity): IdentityBlock {
+  const fields = identityFields(identity)
+  const pgusher = members(fields.pgusher)
+  const db = members(fields.db).slice(1)
+  const top = members(fields.top)
+  return { pgusher, db, top, bytes: Buffer.byteLength(pgusher) + Buffer.byteLength(db) + Buffer.byteLength(top) }
+}

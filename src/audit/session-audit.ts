@@ -1,0 +1,78 @@
+/** Records one session: its identity is serialised here, once, and each statement only adds what is its own. */
+import type { TextMode } from '../config/schema.ts'
+import type { Classification } from './classification.ts'
+import type { Classifier } from './classifier.ts'
+import { identityBlock } from './identity-block.ts'
+import type { AuditEvent, SessionAudit, SessionIdentity, StatementRecord } from './recorder.ts'
+import type { Sequencer } from './sequencer.ts'
+import { STATEMENT_OVERHEAD_BYTES, statementLine } from './statement-line.ts'
+import type { TextPart, TextParts } from './statement-text.ts'
+
+/** What all sessions share. */
+export interface SessionAuditParts {
+  /** As JSON. */
+  instance: string
+  maxEvent: number
+  now(): number
+  formatTime(ms: number): string
+  nextId(ms: number): string
+  order: Sequencer
+  classifier: Classifier
+  texts: TextParts
+  nextSeq(): number
+  append(line: string): void
+  event(event: AuditEvent, identity: SessionIdentity, sessionSeq: number): void
+  closed(): boolean
+}
+
+/** However long the identity is, so much of the text is kept. */
+const MIN_TEXT_BYTES = 256
+
+export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity, textMode: TextMode): SessionAudit {
+  const { order, classifier, texts } = parts
+  const block = identityBlock(identity)
+  const room = parts.maxEvent - block.bytes - STATEMENT_OVERHEAD_BYTES
+  const budget = Math.max(MIN_TEXT_BYTES, room)
+  let sessionSeq = 0
+
+  const write = (at: number, own: number, record: StatementRecord, part: TextPart): void => {
+    const stamp = { time: parts.formatTime(at), seq: parts.nextSeq(), id: parts.nextId(at), sessionSeq: own }
+    parts.append(statementLine(stamp, parts.instance, block, part, record))
+  }
+
+  const partOf = (record: StatementRecord, known: Classification): TextPart => {
+    const part = texts.make(record, textMode, known, parts.maxEvent, known.settled)
+    return part.bytes <= room ? part : texts.make(record, textMode, known, budget, false)
+  }
+
+  return {
+    statement(record) {
+      if (parts.closed()) return
+      const at = parts.now()
+      const own = ++sessionSeq
+      const part = texts.cached(record, textMode)
+      if (part !== undefined && part.bytes <= room) {
+        if (order.idle) write(at, own, record, part)
+        else order.add(() => write(at, own, record, part))
+        return
+      }
+      const text = record.text ?? ''
+      const known = classifier.peek(text)
+      if (known !== undefined) {
+        order.add(() => write(at, own, record, partOf(record, known)))
+        return
+      }
+      let late: Classification | undefined
+      const ready = classifier.classify(text).then((classification) => {
+        late = classification
+      })
+      order.addWhen(ready, () => write(at, own, record, partOf(record, late ?? classifier.givenUp(text))))
+    },
+    prefetch(text) {
+      if (classifier.peek(text) === undefined) void classifier.classify(text)
+    },
+    event(event) {
+      parts.event(event, identity, ++sessionSeq)
+    },
+  }
+}

@@ -1,0 +1,144 @@
+/** The part of a statement's record that depends on its text only: made once a text, kept, and copied into each record. */
+import { hash } from 'node:crypto'
+import type { TextMode } from '../config/schema.ts'
+import { type Classification, combine, type StatementFacts } from './classification.ts'
+import { type GenerationCache, generationCache } from './generation-cache.ts'
+import { jsonString, jsonStringWithin, jsonValue } from './json.ts'
+import type { StatementRecord } from './recorder.ts'
+
+const CACHE_BYTES = 16 * 1024 * 1024
+/** An event names at most so many tables; `tables_complete` is false when there were more. */
+const MAX_TABLES = 64
+
+export interface TextPart {
+  /** Members of `pgusher`, beginning with a comma. */
+  pgusher: string
+  /** Members of `db`, beginning with a comma; empty where no text was seen. */
+  db: string
+  /** UTF-8 bytes of both. */
+  bytes: number
+  secret: boolean
+}
+
+/** The text that a record is about, and what is known of it. */
+interface Subject {
+  text: string | undefined
+  normalized: string | undefined
+  facts: StatementFacts
+  sha256: string | undefined
+  bytes: number
+}
+
+const sha256 = (text: string | Buffer): string => hash('sha256', text, 'hex')
+
+/**
+ * In a multi-statement Query each record has its own statement's text, hash and length. The statement that failed (or was under
+ * way when the connection broke) carries all that follows it as well: nothing after it has a record of its own.
+ */
+function subjectOf(record: StatementRecord, text: string, known: Classification): Subject {
+  const { statements } = known
+  const at = record.batchIndex
+  const statement = statements[at]
+  const alone = statements.length === 1 && !record.inBatch
+  if (alone || statement === undefined || record.truncated) {
+    // A batch that could not be cut into its statements: its text stands in the first record only.
+    const repeated = record.inBatch && record.batchIndex > 0
+    return {
+      text: repeated ? undefined : known.text,
+      normalized: repeated ? undefined : known.normalized,
+      facts: known.parsed && !record.inBatch ? combine(statements) : combine([]),
+      sha256: record.textSha256 ?? sha256(text),
+      bytes: record.textBytes,
+    }
+  }
+  const rest = record.outcome === 'success' ? [statement] : statements.slice(at)
+  const last = rest[rest.length - 1] ?? statement
+  const raw = Buffer.from(text).subarray(statement.start, last.start + last.length)
+  const join = (parts: (string | undefined)[]): string | undefined =>
+    parts.every((part) => part !== undefined) ? parts.join(';\n') : undefined
+  return {
+    text: rest.length === 1 ? statement.text : join(rest.map((each) => each.text)),
+    normalized: rest.length === 1 ? statement.normalized : join(rest.map((each) => each.normalized)),
+    facts: combine(rest),
+    sha256: sha256(raw),
+    bytes: raw.length,
+  }
+}
+
+function shown(subject: Subject, mode: TextMode): string | undefined {
+  if (mode === 'full') return subject.text
+  return mode === 'normalized' ? subject.normalized : undefined
+}
+
+function render(subject: Subject, mode: TextMode, truncated: boolean, budget: number): TextPart {
+  const { facts } = subject
+  const text = shown(subject, mode)
+  const tables = facts.tables.slice(0, MAX_TABLES)
+  const fit = text === undefined ? undefined : jsonStringWithin(text, budget)
+  const cut = fit?.cut === true || (truncated && text !== undefined)
+  const pgusher = `,"query":${jsonValue({
+    class: facts.class,
+    fingerprint: facts.fingerprint,
+    sha256: subject.sha256,
+    length_bytes: subject.bytes,
+    truncated: cut,
+    tables,
+    tables_complete: facts.tablesComplete && tables.length === facts.tables.length,
+  })}`
+  const members: string[] = []
+  if (fit !== undefined) members.push(`"text":${fit.json}`)
+  if (facts.summary !== '') members.push(`"summary":${jsonString(facts.summary)}`)
+  const db = members.length === 0 ? '' : `,"query":{${members.join(',')}}`
+  return { pgusher, db, bytes: Buffer.byteLength(pgusher) + Buffer.byteLength(db), secret: facts.secret }
+}
+
+const FUNCTION_CALL: TextPart = {
+  pgusher: ',"query":{"class":"FUNCTION","tables":[],"tables_complete":false}',
+  db: '',
+  bytes: 66,
+  secret: false,
+}
+
+export interface TextParts {
+  /** Cached parts, or undefined when the text is new. The hot path. */
+  cached(record: StatementRecord, mode: TextMode): TextPart | undefined
+  /** `budget`: bytes that the text may take in the event; `keep`: for the next record with this text. */
+  make(record: StatementRecord, mode: TextMode, known: Classification, budget: number, keep: boolean): TextPart
+}
+
+const MODE_LETTER: Record<TextMode, string> = { full: 'f', normalized: 'n', fingerprint: 'p', none: '-' }
+
+/** What beside the text tells two parts apart, with the text. */
+const specialKey = (record: StatementRecord, mode: TextMode, text: string): string =>
+  `${record.inBatch ? record.batchIndex : ''}${record.outcome === 'success' ? '' : '!'}${MODE_LETTER[mode]}${text}`
+
+export function textParts(): TextParts {
+  // One look-up by the text itself for the usual statement, without making a new key of it.
+  const plain: Record<TextMode, GenerationCache<TextPart>> = {
+    full: generationCache(CACHE_BYTES),
+    normalized: generationCache(CACHE_BYTES),
+    fingerprint: generationCache(CACHE_BYTES),
+    none: generationCache(CACHE_BYTES),
+  }
+  const special = generationCache<TextPart>(CACHE_BYTES / 4)
+  const usual = (record: StatementRecord): boolean =>
+    record.outcome === 'success' && !record.inBatch && !record.truncated && record.batchIndex === 0
+  return {
+    cached(record, mode) {
+      const { text } = record
+      if (text === undefined) return FUNCTION_CALL
+      if (usual(record)) return plain[mode].get(text)
+      return record.truncated ? undefined : special.get(specialKey(record, mode, text))
+    },
+    make(record, mode, known, budget, keep) {
+      const { text } = record
+      if (text === undefined) return FUNCTION_CALL
+      const part = render(subjectOf(record, text, known), mode, record.truncated, budget)
+      if (!keep || record.truncated) return part
+      const cost = (text.length + part.pgusher.length + part.db.length) * 2
+      if (usual(record)) plain[mode].set(text, part, cost)
+      else special.set(specialKey(record, mode, text), part, cost)
+      return part
+    },
+  }
+}
