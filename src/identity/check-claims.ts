@@ -83,14 +83,14 @@ export function checkAudience(claims: Claims, issuer: IssuerConfig): void {
   const wanted = quote(issuer.audience)
   if (texts.length === 0) {
     throw new AccessError('audience_mismatch', `the token has no audience; ask for one with audience ${wanted}`, {
-      hint: recipe(issuer),
+      hint: `In the job: ${recipe(issuer)}`,
     })
   }
   const message =
     list.length > 1 && texts.includes(issuer.audience)
       ? `the token is for several audiences (${quoteList(texts, 'and', 5)}); ask for one with audience ${wanted} only`
       : `the token is for audience ${quoteList(texts, 'and', 5)}; ask for one with audience ${wanted}`
-  throw new AccessError('audience_mismatch', message, { hint: recipe(issuer) })
+  throw new AccessError('audience_mismatch', message, { hint: `In the job: ${recipe(issuer)}` })
 }
 
 /**
@@ -102,7 +102,7 @@ export function checkPresetRules(principal: Principal, issuer: IssuerConfig): vo
   for (const marker of preset.executionMarkers) {
     if (principal.claims.has(marker)) continue
     throw new AccessError('claim_missing', `the token has no ${marker}: it was not issued to a running job`, {
-      hint: `Get the token inside the job: ${recipe(issuer)}`,
+      hint: `In the job: ${recipe(issuer)}`,
     })
   }
   for (const { claim, values, why } of preset.refused) {

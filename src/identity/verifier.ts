@@ -12,6 +12,8 @@ import { createPrincipalCache } from './principal-cache.ts'
 import { principalFromClaims } from './principal-from-claims.ts'
 import { type DecodedToken, decodeToken } from './token.ts'
 
+export type { VerifierLog } from './configured-issuers.ts'
+
 const CACHE_ENTRIES = 5_000
 
 export interface VerifierOptions {
