@@ -31,6 +31,10 @@ export const DENIAL_SQLSTATE = {
   audit_unavailable: '57P03',
   draining: '57P03',
   protocol_violation: '08P01',
+  session_expired: '57P01',
+  session_killed: '57P01',
+  session_policy: '57P01',
+  upstream_lost: '08006',
   internal_error: 'XX000',
 } as const
 
@@ -79,5 +83,7 @@ export class AccessError extends Error {
 /** Any thrown value as an AccessError; what is not one becomes `internal_error` with a text that tells nothing. */
 export function asAccessError(thrown: unknown): AccessError {
   if (thrown instanceof AccessError) return thrown
-  return new AccessError('internal_error', 'internal error in pgusher; the operator finds the reason in its log', { cause: thrown })
+  return new AccessError('internal_error', 'internal error in pgusher; the operator finds the reason in its log', {
+    cause: thrown,
+  })
 }

@@ -9,15 +9,15 @@
  * and can only end with the connection.
  */
 
-/** Answers of `onHeader` besides a number of body bytes to show. */
-export const DROP = -1
-export const STOP = -2
+/** Answers of `onHeader`: a number of body bytes to show, with DROP added to take the message out of the stream, or STOP. */
+export const DROP = 0x40000000
+export const STOP = -1
 
 export interface FrameHandler {
   /**
    * At a whole header, before anything of the message is released. `length` is the body's, in bytes, already checked.
-   * @returns how many bytes of the body `onBody` shall see (0 for none; at most `length` is shown), DROP to take the message out
-   *   of the stream, or STOP to release nothing from this message on.
+   * @returns how many bytes of the body `onBody` shall see (0 for none; at most `length` is shown), plus DROP to take the message
+   *   out of the stream, or STOP to release nothing from this message on.
    */
   onHeader(type: number, length: number): number
   /**
@@ -27,7 +27,7 @@ export interface FrameHandler {
   onBody(type: number, buffer: Buffer, start: number, end: number, length: number): boolean
   /** Parts of a body behind the shown prefix, in order, for those who hash or check what they don't keep. */
   onRest?(type: number, buffer: Buffer, start: number, end: number, last: boolean): boolean
-  /** The place in the output where a dropped message stood. */
+  /** A dropped message has come whole; what is released now stands in its place. */
   onDropped(type: number): void
 }
 
@@ -81,9 +81,10 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
 
   /** Decides about the message whose header is at `position`. Returns the end of its bytes in this chunk, or -1 when stopped. */
   function begin(chunk: Buffer, position: number): number {
-    const wanted = handler.onHeader(type, length)
-    if (wanted === STOP) return -1
-    dropping = wanted === DROP
+    const answer = handler.onHeader(type, length)
+    if (answer === STOP) return -1
+    dropping = answer >= DROP
+    const wanted = dropping ? answer - DROP : answer
     const bodyStart = position + HEADER
     const available = chunk.length - bodyStart
     if (wanted <= 0) {
@@ -123,7 +124,10 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
     if (skip > 0 || collecting !== undefined) {
       position = resume(chunk)
       if (position < 0) return stopAt(chunk, 0, 0, release)
-      if (dropping) from = position
+      if (dropping) {
+        from = position
+        if (skip === 0 && collecting === undefined) handler.onDropped(type)
+      }
     }
     while (chunk.length - position >= HEADER) {
       type = chunk[position]!
@@ -137,8 +141,8 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
       if (end < 0) return stopAt(chunk, from, position, release)
       if (dropping) {
         if (position > from) release(chunk.subarray(from, position))
-        handler.onDropped(type)
         from = end
+        if (skip === 0 && collecting === undefined) handler.onDropped(type)
       }
       position = end
     }

@@ -1,0 +1,51 @@
+/** `pgusher serve`. */
+import { Command } from 'commander'
+import { formatDiagnostics } from '../config/diagnostics.ts'
+import { type Proxy, startProxy } from '../proxy.ts'
+
+export function serveCommand(): Command {
+  return new Command('serve')
+    .description('listen for jobs and let them in by the policy')
+    .requiredOption('-c, --config <file>', 'configuration file')
+    .addHelpText(
+      'after',
+      `
+Signals:
+  SIGHUP           read configuration, policy and certificates again; a bad file keeps the last good one
+  SIGUSR2          begin a new audit file
+  SIGTERM, SIGINT  stop listening, let running statements finish (drain_timeout), take the credentials back; a second one ends at once
+
+Exit codes:
+  0  ended by a signal, all credentials taken back
+  1  the configuration has errors, or the listener could not be opened, or a credential could not be taken back
+
+Examples:
+  $ pgusher serve --config /etc/pgusher/pgusher.yaml
+  $ kill -HUP "$(pidof pgusher)"`,
+    )
+    .action(async ({ config }: { config: string }) => {
+      const result = await startProxy({ configFile: config, env: process.env })
+      if (!result.ok) {
+        process.stderr.write(`${formatDiagnostics(result.diagnostics)}\n`)
+        process.exitCode = 1
+        return
+      }
+      await untilSignalled(result.proxy)
+    })
+}
+
+async function untilSignalled(proxy: Proxy): Promise<void> {
+  process.on('SIGHUP', () => void proxy.reload())
+  process.on('SIGUSR2', () => void proxy.rotateAudit())
+  await new Promise<void>((resolve) => {
+    const stop = (): void => {
+      process.off('SIGTERM', stop).off('SIGINT', stop)
+      // Whoever sends a second one does not want to wait; the next start removes what is left.
+      process.once('SIGTERM', () => process.exit(1)).once('SIGINT', () => process.exit(1))
+      resolve()
+    }
+    process.on('SIGTERM', stop).on('SIGINT', stop)
+  })
+  const clean = await proxy.shutdown()
+  process.exit(clean ? 0 : 1)
+}

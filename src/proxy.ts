@@ -1,0 +1,179 @@
+/** The composition root: opens what the configuration names, joins it, and takes it down again in the opposite order. */
+import { randomInt } from 'node:crypto'
+import { createServer, type Server, type Socket } from 'node:net'
+import { hostname } from 'node:os'
+import { openRecorder } from './audit/open.ts'
+import type { Diagnostic } from './config/diagnostics.ts'
+import type { ListenAddress } from './config/scalars.ts'
+import { startHttp } from './http/server.ts'
+import { createAdmission } from './session/admission.ts'
+import { createCancelKeys } from './session/cancel-keys.ts'
+import { createCredentials } from './session/credentials.ts'
+import { drainSessions, endDisallowed } from './session/drain.ts'
+import { handleConnection } from './session/handle-connection.ts'
+import { bindListener } from './session/listener.ts'
+import type { ProxyContext, Snapshot } from './session/proxy-context.ts'
+import { createRegistry } from './session/registry.ts'
+import { needsRestart, policyLoaded, policyRejected } from './session/reload-report.ts'
+import { buildSnapshot, type SnapshotResult } from './session/snapshot.ts'
+import { createLog, type Logger } from './telemetry/log.ts'
+import { createMetrics } from './telemetry/metrics.ts'
+
+/** Milliseconds that connections have which are not sessions yet, once the sessions are over. */
+const HANG_UP = 1_000
+
+export interface ProxyOptions {
+  configFile: string
+  /** For `${VAR}` in the configuration. */
+  env: NodeJS.ProcessEnv
+  /** stderr at the configured level without it. */
+  log?: Logger
+}
+
+export interface Proxy {
+  /** With the port that was taken where 0 was asked for. */
+  readonly address: ListenAddress
+  readonly httpAddress: ListenAddress
+  /** Reads configuration, policy and certificates again. False: something in them is wrong, and nothing has changed. */
+  reload(): Promise<boolean>
+  rotateAudit(): Promise<void>
+  /** Stops listening, lets statements finish, takes the credentials back. False where something could not be taken back. */
+  shutdown(): Promise<boolean>
+}
+
+export type StartResult = { ok: true; proxy: Proxy } | { ok: false; diagnostics: Diagnostic[] }
+
+export async function startProxy({ configFile, env, log: givenLog }: ProxyOptions): Promise<StartResult> {
+  const bootLog = givenLog ?? createLog({ level: 'info' })
+  const build = (previous?: Snapshot): Promise<SnapshotResult> =>
+    buildSnapshot(configFile, env, (level, message, details) => bootLog[level](details, message), previous?.verifier)
+  const first = await build()
+  if (!first.ok) return first
+  let snapshot = first.snapshot
+  const { config } = snapshot
+  const log = givenLog ?? createLog({ level: config.log.level })
+  for (const warning of first.warnings) log.warn({ file: warning.file, line: warning.line }, warning.message)
+
+  const instance = config.instance ?? hostname()
+  const boot = randomInt(1, 0x7fffffff)
+  await using stack = new AsyncDisposableStack()
+  const recorder = await openRecorder(config.audit, {
+    instance,
+    log: (level, message, details) => log[level](details ?? {}, message),
+  })
+  stack.defer(() => recorder.close())
+
+  let draining = false
+  const metrics = createMetrics({
+    sessions: () => registry.size,
+    unauthenticated: () => admission.unauthenticated,
+    credentials: () => credentials.live(),
+    auditAccepting: () => recorder.accepting,
+  })
+  const registry = createRegistry()
+  const admission = createAdmission(() => ({
+    maxUnauthenticated: snapshot.config.listen.max_unauthenticated,
+    maxUnauthenticatedPerAddress: snapshot.config.listen.max_unauthenticated_per_address,
+    maxSessions: snapshot.config.listen.max_sessions,
+  }))
+  const credentials = createCredentials({
+    targets: () => snapshot.targets,
+    instance: { name: instance, boot: String(boot) },
+    recorder,
+    metrics,
+    log,
+  })
+  stack.defer(() => credentials.close())
+  stack.defer(() => snapshot.verifier.close())
+  const context: ProxyContext = {
+    current: () => snapshot,
+    draining: () => draining,
+    admission,
+    registry,
+    cancelKeys: createCancelKeys(),
+    leases: credentials.leases,
+    recorder,
+    metrics,
+    log,
+  }
+  metrics.policyVersion(snapshot.policy.version)
+  recorder.event(policyLoaded(snapshot.policy, undefined))
+  void snapshot.verifier.prime()
+
+  const connections = new Map<Socket, Promise<void>>()
+  const listener = createListener(context, connections)
+  const http = await startHttp(config.http.address, {
+    ready: () => readiness(context),
+    metrics: () => metrics.render(),
+    contentType: metrics.contentType,
+  })
+  stack.defer(() => http.close())
+  const address = await bindListener(listener, config.listen.address)
+  const kept = stack.move()
+  log.info({ address, http: http.address, instance, policy: snapshot.policy.version }, 'pgusher is ready')
+
+  async function reload(): Promise<boolean> {
+    const next = await build(snapshot)
+    if (!next.ok) {
+      metrics.policyReload('failure')
+      recorder.event(policyRejected(snapshot.policy, next.diagnostics))
+      for (const { file, line, column, message } of next.diagnostics) log.error({ file, line, column }, message)
+      log.error('the configuration was not reloaded; the last good one stays in force')
+      return false
+    }
+    const previous = snapshot
+    snapshot = next.snapshot
+    // Verifications under way began with the old one; they end with their connections' deadline.
+    setTimeout(() => previous.verifier.close(), previous.config.listen.handshake_timeout).unref()
+    metrics.policyReload('success')
+    metrics.policyVersion(snapshot.policy.version)
+    recorder.event(policyLoaded(snapshot.policy, previous.policy))
+    for (const warning of next.warnings) log.warn({ file: warning.file, line: warning.line }, warning.message)
+    for (const setting of needsRestart(previous, snapshot))
+      log.warn({ setting }, 'this setting was changed and needs a restart')
+    const ended = endDisallowed(registry.all(), snapshot.policy, Date.now())
+    log.info({ policy: snapshot.policy.version, sessionsEnded: ended }, 'configuration reloaded')
+    return true
+  }
+
+  async function shutdown(): Promise<boolean> {
+    draining = true
+    listener.close()
+    log.info({ sessions: registry.size }, 'shutting down')
+    await drainSessions(registry, snapshot.config.drain_timeout)
+    const hangingUp = setTimeout(() => {
+      for (const socket of connections.keys()) socket.destroy()
+    }, HANG_UP)
+    await Promise.all(connections.values())
+    clearTimeout(hangingUp)
+    const clean = await credentials.revokeAll()
+    await kept.disposeAsync()
+    return clean
+  }
+
+  return {
+    ok: true,
+    proxy: { address, httpAddress: http.address, reload, rotateAudit: () => recorder.rotate(), shutdown },
+  }
+}
+
+function createListener(context: ProxyContext, connections: Map<Socket, Promise<void>>): Server {
+  // Half-open, because a job may have sent its last byte and still wait for the answer.
+  const server = createServer({ allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, (socket) => {
+    context.metrics.connection()
+    const handled = handleConnection(socket, context)
+      .catch((err: unknown) => context.log.error({ err }, 'a connection failed in an unexpected way'))
+      .finally(() => connections.delete(socket))
+    connections.set(socket, handled)
+  })
+  // EMFILE and its like concern one accept; the listener goes on.
+  server.on('error', (err) => context.log.error({ err }, 'a connection could not be accepted'))
+  return server
+}
+
+function readiness(context: ProxyContext): { ok: boolean; reasons: string[] } {
+  const reasons: string[] = []
+  if (context.draining()) reasons.push('shutting down')
+  if (!context.recorder.accepting) reasons.push(`audit: ${context.recorder.failure ?? 'not writable'}`)
+  return { ok: reasons.length === 0, reasons }
+}

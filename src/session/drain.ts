@@ -1,0 +1,51 @@
+/** Ends sessions in bulk: at shutdown and after a reload. */
+import { AccessError } from '../errors.ts'
+import { evaluate } from '../policy/evaluate.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { LiveSession, Registry } from './registry.ts'
+
+const POLL = 50
+
+/**
+ * Idle sessions end at once, busy ones when their statement or transaction is over, all of them when the time is up.
+ * Resolves when none is left. @param timeout milliseconds
+ */
+export async function drainSessions(registry: Registry, timeout: number): Promise<void> {
+  const deadline = performance.now() + timeout
+  for (;;) {
+    const overdue = performance.now() >= deadline
+    const ending = registry.all().filter((session) => overdue || !session.busy)
+    for (const session of ending) session.end('shutdown', shuttingDown())
+    await Promise.all(ending.map((session) => session.ended))
+    if (registry.size === 0) return
+    await new Promise((resolve) => setTimeout(resolve, Math.max(1, Math.min(POLL, deadline - performance.now()))))
+  }
+}
+
+function shuttingDown(): AccessError {
+  return new AccessError('session_killed', 'session ended: pgusher is shutting down', {
+    hint: 'Connect again: another replica or its successor answers.',
+  })
+}
+
+/** Ends every session that the policy would not let in again, or not with the same role and database. Returns how many. */
+export function endDisallowed(sessions: readonly LiveSession[], policy: Policy, now: number): number {
+  let ended = 0
+  for (const session of sessions) {
+    const decision = evaluate(policy, session.principal, session.request, now)
+    if (
+      decision.allowed &&
+      decision.grant.role === session.grant.role &&
+      decision.grant.database === session.grant.database
+    )
+      continue
+    ended++
+    session.end(
+      'policy',
+      new AccessError('session_policy', 'session ended: the policy was changed and no longer allows it', {
+        hint: 'Connect again to see what the policy says now.',
+      }),
+    )
+  }
+  return ended
+}

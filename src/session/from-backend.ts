@@ -1,0 +1,133 @@
+/** What PostgreSQL answers, message by message. An upstream is input too: nothing here trusts it with more than labels. */
+import { AccessError } from '../errors.ts'
+import { errorResponse } from '../wire/backend.ts'
+import { BackendMessage as B, MAX_MESSAGE_LENGTH } from '../wire/constants.ts'
+import { parseErrorFields } from '../wire/error-response.ts'
+import { DROP, type FrameHandler, STOP } from '../wire/frame-scanner.ts'
+import type { StatementTracker } from './statement-tracker.ts'
+
+/** Severity and SQLSTATE come first in an ErrorResponse. */
+const ERROR_PREFIX = 256
+const TAG_PREFIX = 256
+const STATUS_PREFIX = 1_024
+const HEADER = 5
+
+export interface BackendRules {
+  replication: boolean
+  /** Puts bytes into the stream to the job, behind what was released before. */
+  inject(bytes: Buffer): void
+  stop(reason: 'protocol', error: AccessError): void
+  /** A ParameterStatus in mid-session. */
+  onParameter(name: string, value: string): void
+  /** PostgreSQL said FATAL or PANIC: it will close. */
+  onFatal(): void
+}
+
+export const maxBackendLength = (): number => MAX_MESSAGE_LENGTH
+
+const FUNCTION_CALL_REFUSED = errorResponse({
+  severity: 'ERROR',
+  sqlstate: '42501',
+  message: 'FunctionCall denied: the rule that let this job in does not grant function_call',
+  hint: 'Call the function by SQL, or ask the operator for "function_call: true" in the rule.',
+})
+
+export function createBackendHandler(tracker: StatementTracker, rules: BackendRules): FrameHandler {
+  function refuse(what: string): number {
+    rules.stop('protocol', new AccessError('upstream_lost', `session ended: PostgreSQL sent ${what}`))
+    return STOP
+  }
+
+  function onHeader(type: number, length: number): number {
+    switch (type) {
+      case B.DataRow:
+        tracker.rowReceived(length + HEADER)
+        return 0
+      case B.CopyData:
+        tracker.rowReceived(length + HEADER)
+        return 0
+      case B.BindComplete:
+        tracker.bindComplete()
+        break
+      case B.CommandComplete:
+        tracker.received(length + HEADER)
+        return TAG_PREFIX
+      case B.ReadyForQuery:
+        return 1
+      case B.ParseComplete:
+        tracker.parseComplete()
+        break
+      case B.RowDescription:
+        // Answers Describe; in the simple protocol the tracker finds a Query at the head and leaves it there.
+        tracker.described()
+        break
+      case B.NoData:
+        tracker.described()
+        break
+      case B.ErrorResponse:
+        tracker.received(length + HEADER)
+        return tracker.errorIsOurs() ? DROP + ERROR_PREFIX : ERROR_PREFIX
+      case B.ParameterStatus:
+        return STATUS_PREFIX
+      default:
+        return onRareHeader(type)
+    }
+    tracker.received(length + HEADER)
+    return 0
+  }
+
+  function onRareHeader(type: number): number {
+    switch (type) {
+      case B.EmptyQueryResponse:
+        tracker.emptyQuery()
+        return 0
+      case B.PortalSuspended:
+        tracker.portalSuspended()
+        return 0
+      case B.CloseComplete:
+        tracker.closeComplete()
+        return 0
+      case B.FunctionCallResponse:
+        tracker.functionResponse()
+        return 0
+      case B.CopyInResponse:
+        tracker.copyInStarted()
+        return 0
+      case B.CopyOutResponse:
+        tracker.copyOutStarted()
+        return 0
+      case B.CopyBothResponse:
+        return rules.replication ? 0 : refuse('CopyBothResponse in a session without replication')
+      case B.ParameterDescription:
+      case B.NoticeResponse:
+      case B.NotificationResponse:
+      case B.CopyDone:
+        return 0
+      default:
+        return refuse(`message type 0x${type.toString(16).padStart(2, '0')}, which has no place in a session`)
+    }
+  }
+
+  function onBody(type: number, buffer: Buffer, start: number, end: number): boolean {
+    if (type === B.CommandComplete) tracker.commandComplete(buffer, start, end)
+    else if (type === B.ReadyForQuery) tracker.ready(buffer[start]!)
+    else if (type === B.ErrorResponse) onError(parseErrorFields(buffer.subarray(start, end)))
+    else onParameterStatus(buffer, start, end)
+    return true
+  }
+
+  function onError(fields: Map<string, string>): void {
+    const severity = fields.get('V') ?? fields.get('S')
+    tracker.error(fields.get('C') ?? 'XX000')
+    if (severity === 'FATAL' || severity === 'PANIC') rules.onFatal()
+  }
+
+  function onParameterStatus(buffer: Buffer, start: number, end: number): void {
+    const nameEnd = buffer.indexOf(0, start)
+    const valueEnd = nameEnd < 0 ? -1 : buffer.indexOf(0, nameEnd + 1)
+    if (valueEnd < 0 || valueEnd >= end) return
+    rules.onParameter(buffer.toString('utf8', start, nameEnd), buffer.toString('utf8', nameEnd + 1, valueEnd))
+  }
+
+  return { onHeader, onBody, onDropped: () => rules.inject(FUNCTION_CALL_REFUSED) }
+}

@@ -1,0 +1,236 @@
+/**
+ * What the job sends, message by message: tells the tracker, refuses what may not pass, and leaves the bytes alone.
+ * Source: PostgreSQL documentation, "Message Formats"; length limits as in src/backend/tcop/postgres.c (SocketBackend).
+ */
+import { AccessError } from '../errors.ts'
+import { FrontendMessage as F, MAX_MESSAGE_LENGTH } from '../wire/constants.ts'
+import { DROP, type FrameHandler, STOP } from '../wire/frame-scanner.ts'
+import type { StatementText } from './name-map.ts'
+import { createLongText, type LongText, MAX_TEXT_BYTES, type TextDecoderFunction, wholeText } from './statement-text.ts'
+import type { StatementTracker } from './statement-tracker.ts'
+
+/** PostgreSQL's PQ_SMALL_MESSAGE_LIMIT, for messages that hold names at most. */
+const SMALL = 10_000
+/** Of a message whose text is wanted: the text's cap and a statement name before it. */
+const TEXT_PREFIX = MAX_TEXT_BYTES + 1024
+const NAMES_PREFIX = 2_048
+const HEADER = 5
+
+/** Fails upstream in the state that the job's own message would have met, so that transaction and pipeline stay right. */
+const FAILING_QUERY = Buffer.from('Q\0\0\0\x14pgusher refused\0', 'latin1')
+
+export interface FrontendRules {
+  functionCall: boolean
+  /** False when the audit does not take records: the session ends at its next statement. */
+  auditAccepts(): boolean
+  decode(): TextDecoderFunction
+  prefetch(text: string): void
+  /** Puts bytes into the stream to PostgreSQL, behind what was released before. */
+  inject(bytes: Buffer): void
+  /** The session must end; nothing from this message on was released. */
+  stop(reason: 'audit' | 'protocol', error: AccessError): void
+  /** Terminate was seen. */
+  onTerminate(): void
+}
+
+export function maxFrontendLength(type: number): number {
+  switch (type) {
+    case F.Query:
+    case F.Parse:
+    case F.Bind:
+    case F.FunctionCall:
+    case F.CopyData:
+      return MAX_MESSAGE_LENGTH
+    default:
+      return SMALL
+  }
+}
+
+export function createFrontendHandler(tracker: StatementTracker, rules: FrontendRules): FrameHandler {
+  let long: LongText | undefined
+  let name = ''
+  let messageBytes = 0
+
+  function violation(text: string): false {
+    rules.stop('protocol', new AccessError('protocol_violation', `protocol violation: ${text}`))
+    return false
+  }
+
+  function onHeader(type: number, length: number): number {
+    switch (type) {
+      case F.Query:
+      case F.Parse:
+        return refusedByAudit() ? STOP : TEXT_PREFIX
+      case F.Bind:
+        return NAMES_PREFIX
+      case F.Execute:
+        return refusedByAudit() ? STOP : SMALL
+      case F.Describe:
+        tracker.describe()
+        return 0
+      case F.Close:
+        return SMALL
+      case F.Sync:
+        tracker.sync()
+        return 0
+      case F.FunctionCall:
+        if (refusedByAudit()) return STOP
+        return rules.functionCall ? NAMES_PREFIX : DROP + NAMES_PREFIX
+      case F.CopyData:
+        tracker.copyData(length + HEADER)
+        return 0
+      case F.CopyDone:
+      case F.CopyFail:
+        tracker.copyEnd()
+        return 0
+      case F.Flush:
+        return 0
+      case F.Terminate:
+        rules.onTerminate()
+        return 0
+      default:
+        violation(`message type 0x${type.toString(16).padStart(2, '0')} is not one that a client may send in a session`)
+        return STOP
+    }
+  }
+
+  function refusedByAudit(): boolean {
+    if (rules.auditAccepts()) return false
+    rules.stop(
+      'audit',
+      new AccessError(
+        'audit_unavailable',
+        'session ended: the audit log cannot be written, and no statement runs without it',
+      ),
+    )
+    return true
+  }
+
+  function onBody(type: number, buffer: Buffer, start: number, end: number, length: number): boolean {
+    switch (type) {
+      case F.Query:
+        return onQuery(buffer, start, end, length)
+      case F.Parse:
+        return onParse(buffer, start, end, length)
+      case F.Bind: {
+        const portalEnd = buffer.indexOf(0, start)
+        const statementEnd = portalEnd < 0 || portalEnd >= end ? -1 : buffer.indexOf(0, portalEnd + 1)
+        if (statementEnd < 0 || statementEnd >= end) return violation('a name in Bind does not end')
+        tracker.bind(text(buffer, start, portalEnd), text(buffer, portalEnd + 1, statementEnd), length + HEADER)
+        return true
+      }
+      case F.Execute: {
+        const portalEnd = buffer.indexOf(0, start)
+        if (portalEnd !== end - 5) return violation('Execute has the wrong length')
+        tracker.execute(text(buffer, start, portalEnd), length + HEADER)
+        return true
+      }
+      case F.Close: {
+        if (buffer.indexOf(0, start + 1) !== end - 1) return violation('the name in Close does not end')
+        tracker.close(buffer[start]!, text(buffer, start + 1, end - 1))
+        return true
+      }
+      default:
+        return onFunctionCall(buffer, start, end, length)
+    }
+  }
+
+  function onQuery(buffer: Buffer, start: number, end: number, length: number): boolean {
+    const nul = buffer.indexOf(0, start)
+    if (end - start < length) {
+      if (nul >= 0 && nul < end) return violation('a NUL inside of a Query')
+      messageBytes = length + HEADER
+      return startLong(buffer, start, end)
+    }
+    // A reader that stops at the NUL would see another statement than one that takes the length.
+    if (nul !== end - 1)
+      return violation(nul < 0 || nul >= end ? 'a Query does not end with a NUL' : 'a NUL inside of a Query')
+    query(statementText(buffer, start, nul), length + HEADER)
+    return true
+  }
+
+  function onParse(buffer: Buffer, start: number, end: number, length: number): boolean {
+    const nameEnd = buffer.indexOf(0, start)
+    if (nameEnd < 0 || nameEnd >= end) return violation('the name in Parse does not end')
+    name = text(buffer, start, nameEnd)
+    const textEnd = buffer.indexOf(0, nameEnd + 1)
+    if (textEnd >= 0 && textEnd < end) {
+      parse(statementText(buffer, nameEnd + 1, textEnd))
+      return true
+    }
+    if (end - start >= length) return violation('the text in Parse does not end')
+    return startLong(buffer, nameEnd + 1, end)
+  }
+
+  function startLong(buffer: Buffer, start: number, end: number): boolean {
+    long = createLongText(rules.decode())
+    long.add(buffer, start, end)
+    return true
+  }
+
+  function onRest(type: number, buffer: Buffer, start: number, end: number, last: boolean): boolean {
+    if (long === undefined) return true
+    const taken = long.add(buffer, start, end)
+    if (type === F.Query && long.ended && !(last && taken === end - start)) return violation('a NUL inside of a Query')
+    if (!last) return true
+    if (!long.ended) return violation(`the text in ${type === F.Query ? 'Query' : 'Parse'} does not end with a NUL`)
+    const statement = long.finish()
+    long = undefined
+    if (type === F.Query) query(statement, messageBytes)
+    else parse(statement)
+    return true
+  }
+
+  function statementText(buffer: Buffer, start: number, end: number): StatementText {
+    if (end - start <= MAX_TEXT_BYTES) return wholeText(rules.decode(), buffer, start, end)
+    const text = createLongText(rules.decode())
+    text.add(buffer, start, end)
+    return text.finish()
+  }
+
+  function query(statement: StatementText, bytes: number): void {
+    if (statement.text !== undefined) rules.prefetch(statement.text)
+    tracker.query(statement, bytes)
+  }
+
+  function parse(statement: StatementText): void {
+    if (statement.text !== undefined) rules.prefetch(statement.text)
+    tracker.parse(name, statement)
+  }
+
+  /** FunctionCall: Int32 oid, argument formats, arguments, result format. It runs code without SQL, so its arguments are on record. */
+  function onFunctionCall(buffer: Buffer, start: number, end: number, length: number): boolean {
+    if (end - start < 8) return violation('FunctionCall is too short')
+    const parameters = functionArguments(buffer, start + 4, end)
+    tracker.functionCall(buffer.readUInt32BE(start), parameters, length + HEADER, !rules.functionCall)
+    return true
+  }
+
+  return { onHeader, onBody, onRest, onDropped: () => rules.inject(FAILING_QUERY) }
+}
+
+function text(buffer: Buffer, start: number, end: number): string {
+  return start === end ? '' : buffer.toString('utf8', start, end)
+}
+
+/** Bytes of one argument that are recorded. */
+const MAX_ARGUMENT = 64
+
+/** Arguments as PostgreSQL's bytea hex, whatever their format, as far as they lie in the buffer; NULL as `null`. */
+function functionArguments(buffer: Buffer, start: number, end: number): string[] {
+  const shown: string[] = []
+  let position = start + 2 + buffer.readUInt16BE(start) * 2
+  if (position + 2 > end) return shown
+  const count = buffer.readUInt16BE(position)
+  position += 2
+  for (let i = 0; i < count && position + 4 <= end; i++) {
+    const length = buffer.readInt32BE(position)
+    position += 4
+    const stop = Math.min(end, position + Math.min(Math.max(0, length), MAX_ARGUMENT))
+    shown.push(
+      length < 0 ? 'null' : `\\x${buffer.toString('hex', position, stop)}${length > stop - position ? '…' : ''}`,
+    )
+    position += Math.max(0, length)
+  }
+  return shown
+}

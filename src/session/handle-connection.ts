@@ -1,0 +1,153 @@
+/**
+ * The life of a connection, from accept to the last event. Read this first: each step is one call into a folder of its own, and
+ * what a step acquires is given back when `scope` closes, last acquired first.
+ */
+import { createHash, randomUUID } from 'node:crypto'
+import type { Socket } from 'node:net'
+import type { SessionIdentity } from '../audit/recorder.ts'
+import { type AccessError, asAccessError } from '../errors.ts'
+import { requestToken } from '../frontend/authenticate.ts'
+import { handshake } from '../frontend/handshake.ts'
+import { ConnectionClosedError } from '../frontend/message-reader.ts'
+import { sendError } from '../frontend/respond.ts'
+import { sanitiseStartup } from '../frontend/sanitise-startup.ts'
+import { evaluate } from '../policy/evaluate.ts'
+import { cancelUpstream } from '../upstream/cancel.ts'
+import { connectUpstream } from '../upstream/connect.ts'
+import { newDenialId, type Stage } from './denial.ts'
+import { handleCancel } from './handle-cancel.ts'
+import type { ProxyContext } from './proxy-context.ts'
+import { afterDeadline, recordDenial, recordLostConnection, refuseNewSessions } from './refusal.ts'
+import { runSession } from './run-session.ts'
+import { startupParameters } from './startup-parameters.ts'
+import { createStopwatch } from './stopwatch.ts'
+
+/** Never rejects: whatever happens is told to the job, the audit and the log, once each. */
+export async function handleConnection(socket: Socket, proxy: ProxyContext): Promise<void> {
+  await using scope = new AsyncDisposableStack()
+  const { config, policy, verifier, targets, secureContext, challenge } = proxy.current()
+  const address = socket.remoteAddress ?? 'unix'
+  const identity: SessionIdentity = { sessionId: randomUUID(), client: { address, port: socket.remotePort } }
+  const watch = createStopwatch()
+  const deadline = new AbortController()
+  let stage: Stage = 'accept'
+  let stream: Socket = socket
+  let refuse = (error: AccessError, denialId: string): Promise<void> => sendError(stream, error, denialId)
+
+  try {
+    // One deadline covers everything up to ReadyForQuery. A client that keeps silent until then gets no answer.
+    socket.setNoDelay(true).on('error', () => {})
+    const timer = setTimeout(() => {
+      deadline.abort()
+      if (stage === 'handshake' || stage === 'authenticate') socket.destroy()
+    }, config.listen.handshake_timeout)
+    scope.defer(() => clearTimeout(timer))
+    const leaveQueue = proxy.admission.enter(address)
+    scope.defer(leaveQueue)
+
+    // TLS, and what the job asks for.
+    stage = 'handshake'
+    const hello = await handshake(socket, {
+      secureContext: () => secureContext,
+      plaintext: config.listen.plaintext,
+      onSecure: (secured) => {
+        stream = secured
+      },
+    })
+    if (hello.kind === 'cancel') return await handleCancel(hello, identity, proxy)
+    const { parameters, minor } = hello.startup
+    const request = { user: parameters.get('user')!, database: parameters.get('database')! }
+    if (hello.tlsProtocol !== undefined) identity.tlsProtocol = hello.tlsProtocol
+    identity.db = { alias: request.database, role: request.user }
+    refuseNewSessions(proxy)
+    const { oauthbearer } = sanitiseStartup(parameters, { replicationAllowed: true })
+
+    // Who is it?
+    stage = 'authenticate'
+    const presented = await requestToken(hello, { oauthbearer, challenge })
+    refuse = (error, denialId) => presented.refuse(error, denialId)
+    watch.split('authenticate')
+    stage = 'verify'
+    identity.unverifiedTokenSha256 = createHash('sha256').update(presented.token).digest('hex')
+    const principal = await verifier.verify(presented.token)
+    identity.principal = principal
+    leaveQueue()
+    watch.split('verify')
+
+    // May it?
+    stage = 'decide'
+    const decision = evaluate(policy, principal, request, Date.now())
+    if (!decision.allowed) throw decision.error
+    const { grant, matched } = decision
+    identity.rule = { name: grant.rule, ruleset: grant.ruleset, version: grant.policyVersion }
+    const asked = sanitiseStartup(parameters, { replicationAllowed: grant.replication })
+    scope.defer(proxy.admission.startSession())
+
+    // With which credential? Parallel connections of one job share it.
+    stage = 'mint'
+    const lease = await proxy.leases.acquire(principal, grant)
+    scope.defer(() => lease.release())
+    const { credential } = lease
+    watch.split('mint')
+
+    // The upstream connection, as the minted login.
+    stage = 'upstream'
+    const target = targets.get(grant.database)!
+    const settings = startupParameters(asked, principal, grant, credential.assumeRole)
+    const { replication } = asked
+    const { signal } = deadline
+    const upstream = await connectUpstream(
+      target,
+      credential,
+      settings,
+      replication === undefined ? { signal } : { signal, replication },
+    )
+    scope.defer(() => void upstream.socket.destroy())
+    const server = { serverAddress: upstream.address.host, serverPort: upstream.address.port }
+    identity.db = {
+      alias: grant.database,
+      role: grant.role,
+      login: credential.login,
+      namespace: target.dbname,
+      ...server,
+    }
+    watch.split('upstream')
+    refuseNewSessions(proxy)
+    clearTimeout(timer)
+
+    // Both ends stand: relay until one of them, the clock or the policy ends it.
+    const cancel = () =>
+      cancelUpstream(target, upstream.backendKey, config.listen.handshake_timeout).catch((err: unknown) => {
+        proxy.log.warn({ err, session: identity.sessionId }, 'a CancelRequest could not be passed on')
+      })
+    const clientRest = hello.reader.detach()
+    const timing = watch.timing(hello.tlsSeconds)
+    const credentialKind = credential.kind
+    await runSession({
+      proxy,
+      identity,
+      principal,
+      request,
+      grant,
+      matched,
+      credentialKind,
+      timing,
+      client: stream,
+      clientRest,
+      minor,
+      upstream,
+      cancel,
+    })
+  } catch (thrown) {
+    if (thrown instanceof ConnectionClosedError) return recordLostConnection(proxy, identity, stage, thrown)
+    const error = deadline.signal.aborted
+      ? afterDeadline(stage, config.listen.handshake_timeout, thrown)
+      : asAccessError(thrown)
+    const denialId = newDenialId()
+    recordDenial(proxy, identity, error, stage, denialId)
+    await refuse(error, denialId)
+  } finally {
+    stream.destroySoon()
+    socket.destroySoon()
+  }
+}

@@ -1,0 +1,31 @@
+/** The listening socket of either kind. */
+import { once } from 'node:events'
+import { lstat, unlink } from 'node:fs/promises'
+import { connect, type Server } from 'node:net'
+import type { ListenAddress } from '../config/scalars.ts'
+
+/** @returns the address with the port that was taken where 0 was asked for. @throws the system's error, e.g. EADDRINUSE */
+export async function bindListener(server: Server, address: ListenAddress): Promise<ListenAddress> {
+  if (address.kind === 'unix') await removeStaleSocket(address.path)
+  // A herd of jobs that starts at once waits in the kernel's queue and not in connection resets.
+  const backlog = 4096
+  server.listen(
+    address.kind === 'unix' ? { path: address.path, backlog } : { host: address.host, port: address.port, backlog },
+  )
+  await once(server, 'listening')
+  const bound = server.address()
+  if (address.kind === 'unix' || bound === null || typeof bound === 'string') return address
+  return { ...address, port: bound.port }
+}
+
+/** A killed process leaves its socket behind, and listening on it again fails. One that still answers is somebody else's. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = await lstat(path).catch(() => undefined)
+  if (found === undefined || !found.isSocket()) return
+  const probe = connect(path)
+  const alive = await new Promise<boolean>((resolve) => {
+    probe.once('connect', () => resolve(true)).once('error', () => resolve(false))
+  })
+  probe.destroy()
+  if (!alive) await unlink(path)
+}

@@ -1,0 +1,37 @@
+/** What every connection shares. A reload replaces the snapshot; a connection keeps the one that it began with. */
+import type { SecureContext } from 'node:tls'
+import type { Recorder } from '../audit/recorder.ts'
+import type { Config } from '../config/schema.ts'
+import type { Leases } from '../credentials/leases.ts'
+import type { Verifier } from '../identity/verifier.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { Challenge } from '../sasl/oauthbearer.ts'
+import type { Logger } from '../telemetry/log.ts'
+import type { Metrics } from '../telemetry/metrics.ts'
+import type { UpstreamTarget } from '../upstream/connect.ts'
+import type { Admission } from './admission.ts'
+import type { CancelKeys } from './cancel-keys.ts'
+import type { LiveSession, Registry } from './registry.ts'
+
+export interface Snapshot {
+  config: Config
+  policy: Policy
+  verifier: Verifier
+  /** By entry of `databases`. */
+  targets: ReadonlyMap<string, UpstreamTarget & { dbname: string }>
+  secureContext: SecureContext | undefined
+  /** What a client of OAUTHBEARER is told; undefined with more issuers than one. */
+  challenge: Challenge | undefined
+}
+
+export interface ProxyContext {
+  current(): Snapshot
+  draining(): boolean
+  admission: Admission
+  registry: Registry
+  cancelKeys: CancelKeys<LiveSession>
+  leases: Leases
+  recorder: Recorder
+  metrics: Metrics
+  log: Logger
+}

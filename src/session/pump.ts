@@ -1,0 +1,110 @@
+/**
+ * One direction of a session: chunks from `source` go through the scanner to `destination`. A destination that does not take more
+ * stops the source, so that a slow reader costs the two sockets' buffers and nothing else.
+ */
+import type { Socket } from 'node:net'
+import type { FrameScanner } from '../wire/frame-scanner.ts'
+
+export interface Pump {
+  /** Bytes that were forwarded. */
+  readonly bytes: number
+  /** Begins to read; `first` is what was read before. */
+  start(first: Buffer): void
+  /** Puts bytes behind what was forwarded so far. */
+  inject(bytes: Buffer): void
+  /** Reads on without forwarding: the scanner still sees all that comes. */
+  discard(): void
+  /** Reads on without looking at it: the scanner has stopped. */
+  drain(): void
+  /** Calls `then` once the forwarded bytes end at the end of a message. At once, if they do. */
+  atBoundary(then: () => void): void
+  /** Holds the source back for a reason other than a full destination, until `release`. */
+  hold(): void
+  release(): void
+  /** Removes all listeners; the sockets stay. */
+  detach(): void
+}
+
+export interface PumpHooks {
+  beforeChunk(): void
+  afterChunk(): void
+  /** The scanner stopped. */
+  onStop(): void
+  /** The source sent FIN. */
+  onEnd(): void
+}
+
+export function createPump(source: Socket, destination: Socket, scanner: FrameScanner, hooks: PumpHooks): Pump {
+  let bytes = 0
+  let mode: 'forward' | 'discard' | 'drain' = 'forward'
+  let full = false
+  let held = false
+  let whenAtBoundary: (() => void) | undefined
+
+  function write(part: Buffer): void {
+    if (mode !== 'forward' || !destination.writable) return
+    bytes += part.length
+    if (!destination.write(part)) full = true
+  }
+
+  function onData(chunk: Buffer): void {
+    if (mode === 'drain') return
+    hooks.beforeChunk()
+    if (!scanner.scan(chunk, write)) {
+      mode = 'drain'
+      hooks.onStop()
+      return
+    }
+    if (whenAtBoundary !== undefined && scanner.atBoundary) {
+      const then = whenAtBoundary
+      whenAtBoundary = undefined
+      then()
+    }
+    hooks.afterChunk()
+    if ((full && mode === 'forward') || held) source.pause()
+  }
+
+  function onDrain(): void {
+    full = false
+    if (!held) source.resume()
+  }
+
+  return {
+    get bytes() {
+      return bytes
+    },
+    start(first) {
+      source.on('data', onData)
+      source.on('end', hooks.onEnd)
+      destination.on('drain', onDrain)
+      if (first.length > 0) onData(first)
+      if (!full && !held) source.resume()
+    },
+    inject: write,
+    discard() {
+      if (mode === 'forward') mode = 'discard'
+      source.resume()
+    },
+    drain() {
+      mode = 'drain'
+      source.resume()
+    },
+    atBoundary(then) {
+      if (scanner.atBoundary) then()
+      else whenAtBoundary = then
+    },
+    hold() {
+      held = true
+    },
+    release() {
+      if (!held) return
+      held = false
+      if (!full) source.resume()
+    },
+    detach() {
+      source.off('data', onData)
+      source.off('end', hooks.onEnd)
+      destination.off('drain', onDrain)
+    },
+  }
+}

@@ -1,0 +1,78 @@
+/** What a connection that does not become a session leaves behind: an event, a metric and a log line. */
+import type { SessionIdentity } from '../audit/recorder.ts'
+import { AccessError, asAccessError } from '../errors.ts'
+import type { ConnectionClosedError } from '../frontend/message-reader.ts'
+import { denialEvent, type Stage } from './denial.ts'
+import type { ProxyContext } from './proxy-context.ts'
+
+/** @throws AccessError while no new session may start. */
+export function refuseNewSessions(proxy: ProxyContext): void {
+  if (proxy.draining()) {
+    throw new AccessError('draining', 'pgusher is shutting down', {
+      hint: 'Connect again: another replica or its successor answers.',
+    })
+  }
+  if (!proxy.recorder.accepting) {
+    throw new AccessError('audit_unavailable', 'no session can start: the audit log cannot be written', {
+      hint: 'The operator finds the reason in the log of pgusher and at /readyz.',
+    })
+  }
+}
+
+export function recordDenial(
+  proxy: ProxyContext,
+  identity: SessionIdentity,
+  error: AccessError,
+  stage: Stage,
+  denialId: string,
+): void {
+  proxy.metrics.denial(error.code)
+  proxy.metrics.sessionEnded('denied', error.code)
+  proxy.recorder.event(denialEvent(error, stage, denialId), identity)
+  const details = {
+    session: identity.sessionId,
+    client: identity.client.address,
+    stage,
+    code: error.code,
+    denial: denialId,
+  }
+  const text = `refused: ${error.message}`
+  if (error.code === 'internal_error') proxy.log.error({ ...details, err: error.cause }, text)
+  else if (error.cause !== undefined) proxy.log.warn({ ...details, err: error.cause }, text)
+  else proxy.log.info(details, text)
+}
+
+/**
+ * A client that went away before it was a session. One that never sent a byte is a port check and leaves a metric only; libpq
+ * goes away when it is asked for a password that it does not have.
+ */
+export function recordLostConnection(
+  proxy: ProxyContext,
+  identity: SessionIdentity,
+  stage: Stage,
+  lost: ConnectionClosedError,
+): void {
+  if (stage === 'handshake' && !lost.partial) {
+    proxy.metrics.sessionEnded('failure', 'no_startup')
+    return
+  }
+  const error =
+    stage === 'authenticate' && !lost.partial
+      ? new AccessError('token_missing', 'the client went away when it was asked for its token')
+      : new AccessError('protocol_violation', lost.message)
+  proxy.metrics.denial(error.code)
+  proxy.recorder.event(denialEvent(error, stage, ''), identity)
+}
+
+/** What a failure means once the deadline of the login has passed. */
+export function afterDeadline(stage: Stage, timeout: number, thrown: unknown): AccessError {
+  const error = asAccessError(thrown)
+  if (stage === 'mint' || stage === 'upstream') {
+    return new AccessError(
+      'upstream_unreachable',
+      `the login took longer than ${timeout / 1000} s (it was at "${stage}")`,
+      { cause: error },
+    )
+  }
+  return error
+}

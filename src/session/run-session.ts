@@ -1,0 +1,134 @@
+/** From ReadyForQuery to the last event of a session. */
+import type { Socket } from 'node:net'
+import type { SessionIdentity } from '../audit/recorder.ts'
+import { AccessError } from '../errors.ts'
+import type { Principal } from '../identity/principal.ts'
+import type { AccessRequest, Grant } from '../policy/types.ts'
+import type { UpstreamConnection } from '../upstream/connect.ts'
+import { authenticationOk, backendKeyData, parameterStatus, readyForQuery } from '../wire/backend.ts'
+import type { ProxyContext } from './proxy-context.ts'
+import type { LiveSession } from './registry.ts'
+import { type Relay, type RelayEnd, startRelay } from './relay.ts'
+
+/** The longest delay that a timer of Node takes. */
+const MAX_TIMER = 0x7fffffff
+
+export interface SessionParts {
+  proxy: ProxyContext
+  identity: SessionIdentity
+  principal: Principal
+  request: AccessRequest
+  grant: Grant
+  /** Names of the rules that matched. */
+  matched: readonly string[]
+  credentialKind: string
+  timing: Readonly<Record<string, number>>
+  client: Socket
+  clientRest: Buffer
+  /** Minor version of the protocol. */
+  minor: number
+  upstream: UpstreamConnection
+  /** Passes a CancelRequest on; never rejects. */
+  cancel(): Promise<void>
+}
+
+export async function runSession(parts: SessionParts): Promise<void> {
+  const { proxy, identity, grant, upstream, client } = parts
+  const audit = proxy.recorder.session(identity, grant.textMode)
+  const startedAt = performance.now()
+  const expiresAt = new Date(Date.now() + grant.maxSession)
+  let relay: Relay | undefined
+  const session: LiveSession = {
+    id: identity.sessionId,
+    principal: parts.principal,
+    request: parts.request,
+    grant,
+    get busy() {
+      return relay?.busy ?? false
+    },
+    get ended() {
+      return relay?.ended ?? Promise.resolve()
+    },
+    end: (reason, error) => relay?.end(reason, error),
+    async cancel() {
+      audit.event({ event: 'session.cancel_requested', outcome: 'success' })
+      await parts.cancel()
+    },
+  }
+  const cancelKey = proxy.cancelKeys.issue(session, parts.minor)
+  audit.event({
+    event: 'session.started',
+    outcome: 'success',
+    fields: {
+      pgusher: {
+        session: { expires_at: expiresAt.toISOString() },
+        decision: { matched: parts.matched },
+        credential: { kind: parts.credentialKind },
+        timing: parts.timing,
+      },
+    },
+  })
+  client.write(greeting(upstream, cancelKey))
+  relay = startRelay({
+    client,
+    clientRest: parts.clientRest,
+    upstream: upstream.socket,
+    upstreamRest: upstream.rest,
+    clientEncoding: upstream.parameterStatus.get('client_encoding') ?? 'UTF8',
+    grant,
+    audit,
+    recorder: proxy.recorder,
+    onStatement: (outcome) => proxy.metrics.statements(outcome === 'would_deny' ? 'denied' : outcome),
+    cancel: () => void parts.cancel(),
+  })
+  const remove = proxy.registry.add(session)
+  const expiry = setTimeout(() => relay.end('expired', expired(grant)), Math.min(grant.maxSession, MAX_TIMER))
+  const end = await relay.ended
+  clearTimeout(expiry)
+  cancelKey.forget()
+  remove()
+  audit.event({
+    event: 'session.ended',
+    outcome: end.error === undefined ? 'success' : 'failure',
+    fields: endedFields(end, startedAt),
+  })
+  countSession(proxy, end)
+}
+
+function greeting(upstream: UpstreamConnection, cancelKey: { processId: number; key: Buffer }): Buffer {
+  const parameters = [...upstream.parameterStatus].map(([name, value]) => parameterStatus(name, value))
+  return Buffer.concat([
+    authenticationOk(),
+    ...parameters,
+    backendKeyData(cancelKey.processId, cancelKey.key),
+    ...upstream.notices,
+    readyForQuery('I'),
+  ])
+}
+
+function expired(grant: Grant): AccessError {
+  const minutes = grant.maxSession / 60_000
+  const length = minutes >= 1 ? `${Math.round(minutes * 10) / 10} min` : `${grant.maxSession / 1000} s`
+  return new AccessError('session_expired', `session ended: rule "${grant.rule}" allows ${length} (max_session)`, {
+    hint: 'Connect again with a fresh token, or ask the operator for a longer max_session.',
+  })
+}
+
+function endedFields(end: RelayEnd, startedAt: number): Record<string, unknown> {
+  const { statements, errors, rows, ddl, bytesFromClient, bytesToClient } = end.totals
+  return {
+    pgusher: {
+      duration_s: Math.round((performance.now() - startedAt) * 1000) / 1e6,
+      end_reason: end.reason,
+      end_message: end.error?.message,
+      totals: { statements, errors, rows, ddl, request_bytes: bytesFromClient, response_bytes: bytesToClient },
+    },
+    db: end.error === undefined ? undefined : { response: { status_code: end.error.sqlstate } },
+  }
+}
+
+function countSession(proxy: ProxyContext, end: RelayEnd): void {
+  proxy.metrics.sessionEnded(end.error === undefined ? 'success' : 'failure', end.reason)
+  proxy.metrics.bytes('in', end.totals.bytesFromClient)
+  proxy.metrics.bytes('out', end.totals.bytesToClient)
+}

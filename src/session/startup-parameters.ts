@@ -1,0 +1,44 @@
+/** The StartupMessage that goes upstream: the job's own settings, and ours over them. */
+import type { UpstreamParameters } from '../frontend/sanitise-startup.ts'
+import type { Principal } from '../identity/principal.ts'
+import type { Grant } from '../policy/types.ts'
+
+/** NAMEDATALEN - 1: PostgreSQL cuts application_name here. */
+const MAX_APPLICATION_NAME = 63
+
+/** @param assumeRole the group role, or undefined where the login is the granted role itself */
+export function startupParameters(
+  client: UpstreamParameters,
+  principal: Principal,
+  grant: Grant,
+  assumeRole: string | undefined,
+): Map<string, string> {
+  const parameters = new Map(client.settings)
+  parameters.set('application_name', applicationName(principal, client.applicationName))
+  if (assumeRole !== undefined) parameters.set('role', assumeRole)
+  setLimit('statement_timeout', grant.statementTimeout)
+  setLimit('lock_timeout', grant.lockTimeout)
+  setLimit('idle_in_transaction_session_timeout', grant.idleInTransactionSessionTimeout)
+  return parameters
+
+  function setLimit(name: string, milliseconds: number | undefined): void {
+    if (milliseconds !== undefined) parameters.set(name, String(milliseconds))
+  }
+}
+
+/**
+ * `pgusher github-actions/18700000412.1 psql`: the run first, since PostgreSQL cuts the end. pg_stat_activity and log_line_prefix show
+ * it. Printable ASCII only, as PostgreSQL keeps it.
+ */
+export function applicationName(principal: Principal, clientName: string | undefined): string {
+  const { runId, runAttempt } = principal.job
+  const run =
+    runId === undefined
+      ? principal.tokenSha256.slice(0, 12)
+      : runAttempt === undefined
+        ? runId
+        : `${runId}.${runAttempt}`
+  const ours = `pgusher ${principal.provider}/${run}`
+  const whole = clientName === undefined || clientName === '' ? ours : `${ours} ${clientName}`
+  return whole.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, MAX_APPLICATION_NAME)
+}

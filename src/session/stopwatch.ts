@@ -1,0 +1,37 @@
+/** Seconds between the steps of connecting, for `pgusher.timing` and the metrics. */
+import type { ConnectStep } from '../telemetry/metrics.ts'
+
+export interface Stopwatch {
+  /** Ends a step: the time since the last call is its. */
+  split(step: ConnectStep | 'authenticate'): void
+  /** `{ tls_s, verify_s, mint_s, upstream_s, total_s }`, as far as they came; the wait for the job's token is in `total_s` only. */
+  timing(tlsSeconds: number | undefined): Partial<Record<`${ConnectStep}_s`, number>>
+}
+
+export function createStopwatch(): Stopwatch {
+  const started = performance.now()
+  let last = started
+  const steps = new Map<string, number>()
+  return {
+    split(step) {
+      const now = performance.now()
+      steps.set(step, (now - last) / 1000)
+      last = now
+    },
+    timing(tlsSeconds) {
+      const timing: Partial<Record<`${ConnectStep}_s`, number>> = {}
+      if (tlsSeconds !== undefined) timing.tls_s = round(tlsSeconds)
+      for (const step of ['verify', 'mint', 'upstream'] as const) {
+        const seconds = steps.get(step)
+        if (seconds !== undefined) timing[`${step}_s`] = round(seconds)
+      }
+      timing.total_s = round((performance.now() - started) / 1000)
+      return timing
+    },
+  }
+}
+
+/** Microseconds are what the clock gives. */
+function round(seconds: number): number {
+  return Math.round(seconds * 1e6) / 1e6
+}
