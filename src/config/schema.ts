@@ -1,12 +1,20 @@
 /**
  * The configuration file as zod schemas. Field docs become the JSON Schema's descriptions. Everything is strict: an unknown
  * key is an error. Durations are strings such as `30s`, `15m`, `2h` and come out in milliseconds; sizes such as `64KiB` come
- * out in bytes. Cross-field and policy checks live in `policy/compile.ts`; syntax and positions in `load.ts`.
+ * out in bytes. Cross-field and policy checks live in `policy/compile.ts`; syntax and positions in `load.ts`. A file named by `include` holds `rules` only.
  */
 import { z } from 'zod'
-import { duration, hostPort, objectName, size } from './scalars.ts'
+import { duration, hostPort, objectName, size, timerDuration } from './scalars.ts'
 
-export const PRESET_NAMES = ['github-actions', 'gitlab', 'buildkite', 'jenkins', 'circleci', 'kubernetes', 'generic'] as const
+export const PRESET_NAMES = [
+  'github-actions',
+  'gitlab',
+  'buildkite',
+  'jenkins',
+  'circleci',
+  'kubernetes',
+  'generic',
+] as const
 export type PresetName = (typeof PRESET_NAMES)[number]
 
 export const TEXT_MODES = ['full', 'normalized', 'fingerprint', 'none'] as const
@@ -28,14 +36,16 @@ const listen = z.strictObject({
     .enum(['refuse', 'allow'])
     .default('refuse')
     .describe('allow takes tokens without TLS, and only loads for a loopback address or a Unix socket'),
-  handshake_timeout: duration.default(15_000).describe('from accept to ReadyForQuery'),
+  handshake_timeout: timerDuration.default(15_000).describe('from accept to ReadyForQuery'),
   max_sessions: z.int().min(1).max(100_000).default(1_000),
   max_unauthenticated: z.int().min(1).max(100_000).default(1_000),
   max_unauthenticated_per_address: z.int().min(1).max(100_000).default(200),
 })
 
 const http = z.strictObject({
-  address: hostPort.default({ kind: 'tcp', host: '127.0.0.1', port: 6433 }).describe('for /livez, /readyz and /metrics'),
+  address: hostPort
+    .default({ kind: 'tcp', host: '127.0.0.1', port: 6433 })
+    .describe('for /livez, /readyz and /metrics'),
 })
 
 const audit = z.strictObject({
@@ -52,38 +62,53 @@ const audit = z.strictObject({
     .enum(['deny', 'continue'])
     .default('deny')
     .describe('deny: without a working audit no new session starts and running ones end at their next statement'),
-  deadline: duration.default(1_000).describe('a write that takes longer counts as a failure'),
+  deadline: timerDuration.default(1_000).describe('a write that takes longer counts as a failure'),
   max_event: size.default(64 * 1024).describe('a longer statement text is cut; its hash and length are kept'),
 })
 
 const issuer = z.strictObject({
   preset: z.enum(PRESET_NAMES),
-  url: z.url().optional().describe("the token's `iss`, byte for byte; the preset knows it for providers with one shared issuer"),
+  url: z
+    .url()
+    .optional()
+    .describe("the token's `iss`, byte for byte; the preset knows it for providers with one shared issuer"),
   audience: z.string().min(1).describe('the `aud` that jobs must ask their CI system for'),
-  require: z.record(z.string(), claimValue).default({}).describe('ANDed into every rule of this issuer; the place for the tenancy claim'),
+  require: z
+    .record(z.string(), claimValue)
+    .default({})
+    .describe('ANDed into every rule of this issuer; the place for the tenancy claim'),
   jwks_url: z.url().optional().describe('instead of discovery'),
   jwks_file: path.optional().describe('a JWK set in a file, for issuers that pgusher cannot reach'),
-  ca: path.optional().describe('PEM file of the CA that signed the issuer\'s TLS certificate'),
+  ca: path.optional().describe("PEM file of the CA that signed the issuer's TLS certificate"),
   algorithms: z
     .array(z.enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']))
     .min(1)
     .optional(),
-  max_token_life: duration.optional().describe('ceiling on exp - iat; the preset has one'),
-  max_token_age: duration.optional().describe('ceiling on now - iat; the preset has one'),
-  run_url_base: z.url().optional().describe('base of links to runs where it is not the issuer, e.g. of GitHub Enterprise Server'),
-  allow_events: z.array(z.string()).default([]).describe('events that the preset refuses and that you accept, e.g. pull_request_target'),
+  max_token_life: timerDuration.optional().describe('ceiling on exp - iat; the preset has one'),
+  max_token_age: timerDuration.optional().describe('ceiling on now - iat; the preset has one'),
+  run_url_base: z
+    .url()
+    .optional()
+    .describe('base of links to runs where it is not the issuer, e.g. of GitHub Enterprise Server'),
+  allow_events: z
+    .array(z.string())
+    .default([])
+    .describe('events that the preset refuses and that you accept, e.g. pull_request_target'),
   claims: z
     .record(z.string(), z.array(z.string()).min(1))
     .default({})
     .describe('generic preset only: names for nested claims, as paths of keys'),
-  tenancy: z.array(z.string()).default([]).describe('generic preset only: claims that identify a tenant or project; each rule names one'),
+  tenancy: z
+    .array(z.string())
+    .default([])
+    .describe('generic preset only: claims that identify a tenant or project; each rule names one'),
   explain: z.boolean().default(true).describe('false: a denied job never learns what a rule wanted'),
 })
 
 const upstreamTls = z.strictObject({
   mode: z.enum(['verify-full', 'verify-ca', 'require', 'disable']).default('verify-full'),
-  ca: path.optional().describe('PEM file; the system\'s CAs without it'),
-  server_name: z.string().optional().describe('the name in the server\'s certificate, where it is not `host`'),
+  ca: path.optional().describe("PEM file; the system's CAs without it"),
+  server_name: z.string().optional().describe("the name in the server's certificate, where it is not `host`"),
 })
 
 const admin = z.strictObject({
@@ -91,7 +116,7 @@ const admin = z.strictObject({
   password: z.string().min(1).optional(),
   cert: path.optional(),
   key: path.optional(),
-  dbname: objectName.optional().describe('the database that the admin connects to; the entry\'s `dbname` without it'),
+  dbname: objectName.optional().describe("the database that the admin connects to; the entry's `dbname` without it"),
 })
 
 const ephemeralRole = z.strictObject({
@@ -102,22 +127,24 @@ const ephemeralRole = z.strictObject({
     .regex(/^[a-z][a-z0-9_]{1,15}_$/, 'lower case letters, digits and _, 3 to 17 characters, ending in _')
     .default('pgu_')
     .describe('of the login roles that pgusher makes; no other role may begin with it'),
-  linger: duration.default(2_000).describe('how long a role stays after its job\'s last session, for a job that reconnects'),
+  linger: duration
+    .default(2_000)
+    .describe("how long a role stays after its job's last session, for a job that reconnects"),
 })
 
 const clientCertificate = z.strictObject({
   kind: z.literal('client-certificate'),
   ca: z.strictObject({ cert: path, key: path }).describe('the CA that PostgreSQL trusts in ssl_ca_file'),
-  life: duration.default(300_000).describe('of a minted certificate'),
+  life: timerDuration.default(300_000).describe('of a minted certificate'),
   linger: duration.default(0),
 })
 
 const database = z.strictObject({
-  host: z.string().min(1).describe('name or address, or the absolute path of a Unix socket\'s directory'),
+  host: z.string().min(1).describe("name or address, or the absolute path of a Unix socket's directory"),
   port: z.int().min(1).max(65_535).default(5432),
-  dbname: objectName.optional().describe('the entry\'s own name without it'),
+  dbname: objectName.optional().describe("the entry's own name without it"),
   tls: upstreamTls.prefault({}),
-  connect_timeout: duration.default(5_000),
+  connect_timeout: timerDuration.default(5_000),
   credentials: z.discriminatedUnion('kind', [ephemeralRole, clientCertificate]),
   audit: z.strictObject({ text: z.enum(TEXT_MODES).optional() }).default({}),
 })
@@ -129,17 +156,22 @@ const condition = z.union([
   z.strictObject({ glob: z.string().min(1).describe('* stands for any characters but / and :') }),
 ])
 
-const names = z.union([objectName, z.array(objectName).min(1)]).transform((value) => (typeof value === 'string' ? [value] : value))
+const names = z
+  .union([objectName, z.array(objectName).min(1)])
+  .transform((value) => (typeof value === 'string' ? [value] : value))
 
 const allow = z.strictObject({
   database: names.describe('entries of `databases`'),
   role: names.describe('existing group roles; the job asks for one as its user name'),
-  max_session: duration.default(3_600_000),
+  max_session: timerDuration.default(3_600_000),
   max_connections: z.int().min(1).max(10_000).default(10).describe('sessions that one job may hold at once'),
   statement_timeout: duration.optional(),
   lock_timeout: duration.optional(),
   idle_in_transaction_session_timeout: duration.optional(),
-  function_call: z.boolean().default(false).describe('the FunctionCall message, which runs code without SQL; libpq\'s lo_* use it'),
+  function_call: z
+    .boolean()
+    .default(false)
+    .describe("the FunctionCall message, which runs code without SQL; libpq's lo_* use it"),
   replication: z.boolean().default(false).describe('the replication protocol'),
   audit: z.strictObject({ text: z.enum(TEXT_MODES).optional() }).default({}),
 })
@@ -152,17 +184,24 @@ const rule = z.strictObject({
   match: z.record(z.string(), condition),
   allow: allow.optional(),
   deny: deny.optional(),
-  on_deny: z.strictObject({ message: z.string().max(500).optional(), contact: z.string().max(200).optional() }).optional(),
-  expires: z.iso.date().or(z.iso.datetime()).optional().describe('from this moment on the rule allows nothing; a deny rule does not expire silently, it stays'),
+  on_deny: z
+    .strictObject({ message: z.string().max(500).optional(), contact: z.string().max(200).optional() })
+    .optional(),
+  expires: z.iso
+    .date()
+    .or(z.iso.datetime())
+    .optional()
+    .describe('from this moment on the rule allows nothing; a deny rule does not expire silently, it stays'),
   explain: z.boolean().default(true),
 })
 
-/** A file named by `include` holds rules only. */
-export const includeSchema = z.strictObject({ rules: z.array(rule) })
-
 export const configSchema = z.strictObject({
   version: z.literal(1),
-  instance: z.string().regex(/^[A-Za-z0-9._-]{1,63}$/).optional().describe('this replica\'s name in events; the host name without it'),
+  instance: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]{1,63}$/)
+    .optional()
+    .describe("this replica's name in events; the host name without it"),
   listen,
   http: http.prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
@@ -170,7 +209,10 @@ export const configSchema = z.strictObject({
   drain_timeout: duration.default(30_000).describe('how long SIGTERM waits for running statements'),
   issuers: z.record(z.string(), issuer),
   databases: z.record(z.string(), database),
-  include: z.array(z.string().min(1)).default([]).describe('further rule files or globs, relative to this file, read in the order of their names'),
+  include: z
+    .array(z.string().min(1))
+    .default([])
+    .describe('further rule files or globs, relative to this file, read in the order of their names'),
   rules: z.array(rule).default([]),
 })
 
