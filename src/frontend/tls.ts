@@ -36,24 +36,23 @@ export async function acceptTls(
 }
 
 function established(secured: TLSSocket): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let cause: unknown
-    const fail = () => {
-      secured.destroy()
-      reject(new AccessError('protocol_violation', `TLS handshake failed${reasonOf(cause)}`, { cause }))
-    }
-    const onError = (error: Error) => {
-      cause = error
-      fail()
-    }
-    secured.once('error', onError)
-    secured.once('close', fail)
-    secured.once('secure', () => {
-      secured.off('error', onError)
-      secured.off('close', fail)
-      resolve()
-    })
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  let cause: unknown
+  const onError = (error: Error) => {
+    cause = error
+  }
+  const fail = () => {
+    secured.destroy()
+    reject(new AccessError('protocol_violation', `TLS handshake failed${reasonOf(cause)}`, { cause }))
+  }
+  // On a half-open listener a FIN in the middle of the handshake closes nothing, and 'end' comes only to those who read.
+  const onReadable = () => secured.read(0)
+  secured.on('error', onError).once('close', fail).once('end', fail).on('readable', onReadable)
+  secured.once('secure', () => {
+    secured.off('error', onError).off('close', fail).off('end', fail).off('readable', onReadable)
+    resolve()
   })
+  return promise
 }
 
 /** OpenSSL's reason, e.g. "no shared cipher". Its whole text has file names and thread ids and is for the log. */
