@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import pg from 'pg'
 import { describe, expect, test } from 'vitest'
 import { AccessError, asAccessError } from '../../src/errors.ts'
 import { type AuthenticateOptions, type Presented, requestToken } from '../../src/frontend/authenticate.ts'
@@ -138,22 +137,6 @@ describe('password', () => {
     client.end()
     if (!client.closed) await once(client, 'close')
     expect(failures).toMatchObject([{ name: 'ConnectionClosedError', reason: 'eof', partial: false }])
-  })
-
-  test('node-postgres shows the message and the code', async () => {
-    const { listener, presented } = await gate(PASSWORD)
-    await using _ = listener
-    const client = new pg.Client({
-      connectionString: `postgres://ci:aaa.bbb.ccc@localhost:${listener.port}/shop`,
-      ssl: { ca: listener.ca.cert },
-    })
-    client.on('error', () => {})
-    await expect(client.connect()).rejects.toMatchObject({
-      message: 'token expired 5 minutes ago [D-7Q2MK4]',
-      code: '28P01',
-      severity: 'FATAL',
-    })
-    expect(presented).toMatchObject([{ token: 'aaa.bbb.ccc' }])
   })
 })
 

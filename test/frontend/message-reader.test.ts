@@ -214,6 +214,22 @@ describe('detach', () => {
     socket.destroy()
   })
 
+  test('a relay that listens for data at once, or later, gets the bytes that follow', async () => {
+    for (const later of [false, true]) {
+      const ends = await pair()
+      ends.client.write(query('one'))
+      await ends.reader.readMessage([0x51], 10)
+      const chunks = [ends.reader.detach()]
+      ends.client.end('rest')
+      if (later) await arrived(ends.socket, 4)
+      ends.socket.on('data', (chunk: Buffer) => chunks.push(chunk))
+      ends.socket.resume()
+      await once(ends.socket, 'end')
+      expect(Buffer.concat(chunks).toString()).toBe('rest')
+      close(ends)
+    }
+  })
+
   test('many reads add no listeners', async () => {
     const ends = await pair()
     const count = () => ends.socket.eventNames().reduce((sum, event) => sum + ends.socket.listenerCount(event), 0)
