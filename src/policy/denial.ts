@@ -72,7 +72,7 @@ function tenancyMismatch(verdict: Verdict, issuer: CompiledIssuer): AccessError 
 }
 
 function tokenRecipe({ principal }: Verdict, issuer: CompiledIssuer): string {
-  const recipe = PRESETS[principal.provider].tokenRecipe.replaceAll('AUD', issuer.config.audience)
+  const recipe = PRESETS[principal.provider].tokenRecipe.replaceAll('AUD', () => issuer.config.audience)
   return `Tokens of ${principal.provider} are asked for like this: ${recipe}.`
 }
 
