@@ -19,6 +19,8 @@ export interface MintedCredential {
 export type RevokeReason = 'job_ended' | 'expired' | 'shutdown' | 'orphan' | 'policy'
 
 export interface Minter {
+  /** Milliseconds that a credential stays after its last session ended. */
+  readonly linger: number
   /**
    * @throws AccessError `credential_failed` (dangerous or unknown role, no ADMIN OPTION, admin cannot log in) or
    *   `upstream_unreachable`. Nothing is left behind then.

@@ -1,0 +1,128 @@
+/** What `check --live` says of an entry that mints roles. */
+import type pg from 'pg'
+import type { Admin } from './admin-connection.ts'
+import { transportFindings } from './check-transport.ts'
+import { adminFailure, sqlstateOf } from './failure.ts'
+import { inspectRole } from './group-role.ts'
+import type { Finding } from './minter.ts'
+import { isLoginName } from './naming.ts'
+import { parseComment } from './role-comment.ts'
+import { EQ, hasMembershipOptions } from './sql.ts'
+
+const OLDEST = 140_000
+
+interface AdminFacts {
+  version: number
+  superuser: boolean
+  createrole: boolean
+  inherit: boolean
+}
+
+const FACTS = `
+SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
+  r.rolsuper AS superuser, r.rolcreaterole AS createrole, r.rolinherit AS inherit
+FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} current_user`
+
+function adminFindings(facts: AdminFacts, subject: string, user: string): Finding[] {
+  const findings: Finding[] = []
+  const say = (level: Finding['level'], message: string, hint?: string) =>
+    findings.push({ level, subject, message, ...(hint === undefined ? {} : { hint }) })
+  if (facts.version < OLDEST)
+    say('error', `PostgreSQL ${facts.version / 10_000} is too old; 14 is the oldest that pgusher works with`)
+  if (facts.superuser) {
+    say('warning', `admin "${user}" is a superuser`, 'CREATEROLE and ADMIN OPTION on the group roles suffice')
+  } else if (!facts.createrole) {
+    say('error', `admin "${user}" cannot make roles`, `ALTER ROLE "${user}" CREATEROLE`)
+  }
+  if (hasMembershipOptions(facts.version)) return findings
+  say(
+    'warning',
+    `PostgreSQL ${Math.floor(facts.version / 10_000)} lets any role with CREATEROLE grant itself pg_execute_server_program and the like: ` +
+      `admin "${user}" is as dangerous as a superuser`,
+    'use PostgreSQL 16 or later, or credentials of kind client-certificate',
+  )
+  if (!facts.inherit && !facts.superuser) {
+    say(
+      'error',
+      `admin "${user}" is NOINHERIT, and up to PostgreSQL 15 it then cannot clean up`,
+      `ALTER ROLE "${user}" INHERIT`,
+    )
+  }
+  return findings
+}
+
+async function roleFindings(client: pg.Client, subject: string, admin: string, role: string): Promise<Finding[]> {
+  const at = `${subject}, role ${role}`
+  const report = await inspectRole(client, role, { login: false })
+  if (report === undefined) return [{ level: 'error', subject: at, message: `role "${role}" does not exist` }]
+  const findings: Finding[] = report.dangers.map((danger) => ({
+    level: 'error',
+    subject: at,
+    message: `role "${role}" is not given to jobs: ${danger}`,
+  }))
+  for (const caution of report.cautions)
+    findings.push({ level: 'warning', subject: at, message: `role "${role}": ${caution}` })
+  if (!report.grantable) {
+    const options = hasMembershipOptions(report.serverVersion)
+      ? 'WITH ADMIN TRUE, INHERIT FALSE, SET FALSE'
+      : 'WITH ADMIN OPTION'
+    findings.push({
+      level: 'error',
+      subject: at,
+      message: `admin "${admin}" may not grant role "${role}"`,
+      hint: `GRANT "${role}" TO "${admin}" ${options}`,
+    })
+  }
+  return findings
+}
+
+async function prefixFindings(client: pg.Client, subject: string, prefix: string): Promise<Finding[]> {
+  const sql = `SELECT r.rolname::pg_catalog.text AS name, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment
+    FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::pg_catalog.text, $1)`
+  const { rows } = await client.query<{ name: string; comment: string | null }>(sql, [prefix])
+  const foreign = rows.filter(({ name, comment }) => !isLoginName(prefix, name) || parseComment(comment) === undefined)
+  return foreign.map(({ name }) => ({
+    level: 'warning',
+    subject,
+    message: `role "${name}" begins with "${prefix}" and was not made by pgusher`,
+    hint: 'rename it, or choose another credentials.prefix',
+  }))
+}
+
+/** A job can change its own login's password; what it is then good for is up to pg_hba.conf. */
+async function hbaFindings(client: pg.Client, subject: string, prefix: string): Promise<Finding[]> {
+  const advice = `admit roles that begin with "${prefix}" only from pgusher's addresses, and reject them from all others`
+  try {
+    const sql = `SELECT coalesce(pg_catalog.bool_or(u LIKE $1), false) AS named
+      FROM pg_catalog.pg_hba_file_rules h, pg_catalog.unnest(h.user_name) AS u`
+    const { rows } = await client.query<{ named: boolean }>(sql, [`%${prefix.replace(/[\\%_]/g, '\\$&')}%`])
+    if (rows[0]?.named === true) return []
+    return [{ level: 'warning', subject, message: `no line of pg_hba.conf names the roles "${prefix}…"`, hint: advice }]
+  } catch (error) {
+    if (sqlstateOf(error) !== '42501') throw error
+    const message = "pg_hba.conf could not be read (pg_hba_file_rules is the superuser's)"
+    return [{ level: 'warning', subject, message, hint: advice }]
+  }
+}
+
+/** Never throws: what cannot be looked at is a finding. */
+export async function checkAdmin(admin: Admin, roles: readonly string[]): Promise<Finding[]> {
+  const { target, credentials } = admin
+  const subject = `database ${target.alias}`
+  try {
+    return await admin.cleaning.run(async (client) => {
+      const facts = (await client.query<AdminFacts>(FACTS)).rows[0]
+      const findings = facts === undefined ? [] : adminFindings(facts, subject, credentials.admin.user)
+      findings.push(...(await transportFindings(client, target.config, subject)))
+      for (const role of roles) findings.push(...(await roleFindings(client, subject, credentials.admin.user, role)))
+      findings.push(...(await prefixFindings(client, subject, credentials.prefix)))
+      findings.push(...(await hbaFindings(client, subject, credentials.prefix)))
+      return findings
+    })
+  } catch (error) {
+    const failure = adminFailure(target.alias, 'the check failed', error)
+    const { cause } = failure
+    const reason = cause instanceof Error ? `: ${cause.message}` : ''
+    return [{ level: 'error', subject, message: `${failure.message}${reason}` }]
+  }
+}

@@ -1,0 +1,37 @@
+/** Names of the logins that pgusher makes: `<prefix><8 of the job's hash>_<8 random>`, at most 34 of 63 bytes. */
+import { createHash, randomBytes } from 'node:crypto'
+
+/** Lower case, so that nobody needs quotes; without 0, 1, 8 and 9 as in RFC 4648's base32. */
+const ALPHABET = 'abcdefghijklmnopqrstuvwxyz234567'
+const LETTERS = 8
+
+function letters(bytes: Buffer): string {
+  return Array.from(bytes.subarray(0, LETTERS), (byte) => ALPHABET[byte % ALPHABET.length]).join('')
+}
+
+/** Logins of one job look alike in pg_stat_activity; 40 random bits keep them apart. */
+export function loginName(prefix: string, jobKey: string): string {
+  return `${prefix}${letters(createHash('sha256').update(jobKey).digest())}_${letters(randomBytes(LETTERS))}`
+}
+
+/** False for roles that merely begin with the prefix: they are somebody else's, and the sweeper leaves them alone. */
+export function isLoginName(prefix: string, name: string): boolean {
+  const rest = name.slice(prefix.length)
+  return name.startsWith(prefix) && /^[a-z2-7]{8}_[a-z2-7]{8}$/.test(rest)
+}
+
+/** Short form of a process's boot id, in the comment of its roles and in the application_name of its admin's connections. */
+export function bootTag(boot: string): string {
+  return createHash('sha256').update(boot).digest('hex').slice(0, 16)
+}
+
+const APPLICATION = 'pgusher '
+
+export function applicationName(tag: string): string {
+  return `${APPLICATION}${tag}`
+}
+
+/** Inverse of `applicationName`; undefined for other names. */
+export function tagOfApplication(name: string): string | undefined {
+  return name.startsWith(APPLICATION) ? name.slice(APPLICATION.length) : undefined
+}

@@ -1,0 +1,207 @@
+/**
+ * Takes one login role away: no new session, end the open ones, roll back what it prepared, pass on what it owns, drop it.
+ * Every step may be repeated; what stops it leaves the role without LOGIN where that is possible.
+ */
+import type pg from 'pg'
+import { type Admin, inTransaction, retryCollisions } from './admin-connection.ts'
+import { sqlstateOf } from './failure.ts'
+import { EQ, hasMembershipOptions, joinRole, leaveRole, quoteIdentifier, quoteLiteral } from './sql.ts'
+
+/** `reason` names what stands in the way; for the log, the audit and the operator. */
+export class RemovalError extends Error {}
+
+interface Doomed {
+  oid: number
+  login: string
+  version: number
+  /** Group roles that it may assume: the only ones that may inherit from it. */
+  groups: string[]
+}
+
+const ROLE = `
+SELECT r.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
+  ARRAY(SELECT g.rolname::pg_catalog.text FROM pg_catalog.pg_auth_members m
+    JOIN pg_catalog.pg_roles g ON g.oid ${EQ} m.roleid WHERE m.member ${EQ} r.oid) AS groups
+FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} $1`
+
+async function find(client: pg.Client, login: string): Promise<Doomed | undefined> {
+  const { rows } = await client.query<{ oid: string; version: number; groups: string[] }>(ROLE, [login])
+  const row = rows[0]
+  return row === undefined ? undefined : { login, oid: Number(row.oid), version: row.version, groups: row.groups }
+}
+
+const SESSIONS = `SELECT s.pid FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} $1::pg_catalog.oid`
+
+/** pg_terminate_backend waits up to its second argument's milliseconds and demands the privileges of the role. */
+async function endSessions(client: pg.Client, role: Doomed): Promise<void> {
+  for (const patience of [0, 3_000, 3_000]) {
+    const { rowCount } = await client.query(SESSIONS, [role.oid])
+    if (rowCount === 0) return
+    await inTransaction(client, async () => {
+      await client.query(joinRole(role.login, role.version))
+      const end = `SELECT pg_catalog.pg_terminate_backend(s.pid, $2) FROM (${SESSIONS}) s`
+      await client.query(end, [role.oid, patience])
+      await client.query(leaveRole(role.login, role.version))
+    })
+  }
+  const { rowCount } = await client.query(SESSIONS, [role.oid])
+  if (rowCount !== 0) throw new RemovalError(`${rowCount} of its sessions do not end`)
+}
+
+/** False when somebody else (a prepared transaction, an open one of the job) holds the role's catalog row. */
+async function disableLogin(client: pg.Client, role: Doomed): Promise<boolean> {
+  try {
+    await retryCollisions(() => client.query(`ALTER ROLE ${quoteIdentifier(role.login)} NOLOGIN`))
+    return true
+  } catch (error) {
+    if (sqlstateOf(error) === '55P03') return false
+    throw error
+  }
+}
+
+/** Runs `work` on a connection to that database: on the given one where it is there already. */
+async function inDatabase<T>(
+  admin: Admin,
+  client: pg.Client,
+  dbname: string,
+  work: (there: pg.Client) => Promise<T>,
+): Promise<T> {
+  if (dbname === client.database) return work(client)
+  const there = await admin.connect(dbname)
+  try {
+    return await work(there)
+  } finally {
+    await there.end().catch(() => {})
+  }
+}
+
+/**
+ * A prepared transaction belongs to whom was the current user at PREPARE TRANSACTION, and only that user, in that
+ * database, may end it, outside a transaction block. So the admin joins the doomed role for longer than a transaction;
+ * the membership goes with the role at the latest.
+ */
+async function rollBackPrepared(admin: Admin, client: pg.Client, role: Doomed): Promise<void> {
+  const owned = `SELECT p.gid, p.database FROM pg_catalog.pg_prepared_xacts p WHERE p.owner ${EQ} $1`
+  const { rows } = await client.query<{ gid: string; database: string }>(owned, [role.login])
+  for (const { gid, database } of rows) {
+    await inDatabase(admin, client, database, async (there) => {
+      await there.query(joinRole(role.login, role.version))
+      await there.query(`SET ROLE ${quoteIdentifier(role.login)}`)
+      try {
+        await there.query(`ROLLBACK PREPARED ${quoteLiteral(gid)}`)
+      } finally {
+        await there.query('RESET ROLE')
+        await there.query(leaveRole(role.login, role.version))
+      }
+    })
+  }
+}
+
+/** Prepared transactions of others that hold a lock on the role or on pg_authid: they are not ours to end. */
+async function foreignPrepared(client: pg.Client, role: Doomed): Promise<string[]> {
+  const sql = `
+    SELECT DISTINCT pg_catalog.format('prepared transaction %L of role %I in database %I', p.gid, p.owner, p.database) AS what
+    FROM pg_catalog.pg_prepared_xacts p
+    JOIN pg_catalog.pg_locks l ON l.virtualtransaction ${EQ} ('-1/'::pg_catalog.text OPERATOR(pg_catalog.||) p.transaction::pg_catalog.text)
+    WHERE (l.classid ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass AND l.objid ${EQ} $1::pg_catalog.oid)
+      OR l.relation ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass`
+  const { rows } = await client.query<{ what: string }>(sql, [role.oid])
+  return rows.map(({ what }) => what)
+}
+
+interface Holding {
+  /** Null for what belongs to no database. */
+  database: string | null
+  owns: boolean
+}
+
+async function holdings(client: pg.Client, role: Doomed): Promise<Holding[]> {
+  const sql = `
+    SELECT d.datname::pg_catalog.text AS database, pg_catalog.bool_or(s.deptype ${EQ} 'o') AS owns
+    FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid ${EQ} s.dbid
+    WHERE s.refclassid ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid ${EQ} $1::pg_catalog.oid
+    GROUP BY d.datname ORDER BY d.datname NULLS LAST`
+  return (await client.query<Holding>(sql, [role.oid])).rows
+}
+
+/** What it owns goes to the group role that it could assume; privileges that it was given are withdrawn. */
+async function release(client: pg.Client, role: Doomed, heir: string | undefined): Promise<void> {
+  const login = quoteIdentifier(role.login)
+  await retryCollisions(() =>
+    inTransaction(client, async () => {
+      await client.query(joinRole(role.login, role.version))
+      if (heir !== undefined) {
+        // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
+        const joins = hasMembershipOptions(role.version)
+        if (joins) await client.query(joinRole(heir, role.version))
+        await client.query(`REASSIGN OWNED BY ${login} TO ${quoteIdentifier(heir)}`)
+        if (joins) await client.query(leaveRole(heir, role.version))
+      }
+      await client.query(`DROP OWNED BY ${login}`)
+      await client.query(leaveRole(role.login, role.version))
+    }),
+  )
+}
+
+async function releaseEverywhere(admin: Admin, client: pg.Client, role: Doomed): Promise<void> {
+  for (const { database, owns } of await holdings(client, role)) {
+    const heir = role.groups[0]
+    if (owns && (heir === undefined || role.groups.length > 1)) {
+      const may = role.groups.length === 0 ? 'no role' : `more than one role (${role.groups.join(', ')})`
+      throw new RemovalError(
+        `it owns objects in ${database ?? 'no database'} and may assume ${may} that they could go to`,
+      )
+    }
+    const home = database ?? client.database
+    if (home === undefined) throw new RemovalError('the admin connection does not say its database')
+    await inDatabase(admin, client, home, (there) => release(there, role, owns ? heir : undefined))
+  }
+}
+
+async function drop(client: pg.Client, role: Doomed): Promise<boolean> {
+  try {
+    await retryCollisions(() => client.query(`DROP ROLE ${quoteIdentifier(role.login)}`))
+    return true
+  } catch (error) {
+    if (sqlstateOf(error) === '2BP01') return false
+    throw error
+  }
+}
+
+/** Adds who holds the lock to an error that only says that there is one. */
+async function explained<T>(client: pg.Client, role: Doomed, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (sqlstateOf(error) !== '55P03') throw error
+    const holders = await foreignPrepared(client, role)
+    if (holders.length === 0) throw error
+    const advice = 'COMMIT PREPARED or ROLLBACK PREPARED ends it'
+    throw new RemovalError(`a lock on it is held by ${holders.join(', ')}; ${advice}`, { cause: error })
+  }
+}
+
+/**
+ * @returns false when there was no such role.
+ * @throws RemovalError or PostgreSQL's error when something is left; the role has no LOGIN then, unless a lock forbids even that.
+ */
+export async function removeRole(admin: Admin, client: pg.Client, login: string): Promise<boolean> {
+  const role = await find(client, login)
+  if (role === undefined) return false
+  const disabled = await disableLogin(client, role)
+  await endSessions(client, role)
+  await rollBackPrepared(admin, client, role)
+  await explained(client, role, async () => {
+    if (!disabled) await client.query(`ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`)
+    // Between two looks the group role can have given it something once more.
+    for (let attempt = 1; ; attempt++) {
+      await releaseEverywhere(admin, client, role)
+      // A session that was let in before NOLOGIN shows in pg_stat_activity a moment later.
+      await endSessions(client, role)
+      if (await drop(client, role)) break
+      if (attempt === 3) throw new RemovalError('objects that depend on it keep appearing')
+    }
+  })
+  if ((await find(client, login)) !== undefined) throw new RemovalError('it is still there')
+  return true
+}

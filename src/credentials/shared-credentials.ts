@@ -1,0 +1,110 @@
+/** One credential for each job and grant, made once however many sessions ask at once, taken back after the last of them. */
+import type { Principal } from '../identity/principal.ts'
+import type { Grant } from '../policy/types.ts'
+import type { MintedCredential, Minter, RevokeReason } from './minter.ts'
+import type { Issued, RevokeFailure } from './revocations.ts'
+
+/** Added to the grant's longest session: the last login happens before its end, and clocks differ. */
+const SLACK = 60_000
+/** A credential with less left is not given to a new session: its login could come too late. */
+const TOO_SHORT = 30_000
+
+export interface SharedCredential {
+  readonly minted: Promise<MintedCredential>
+}
+
+interface Entry extends SharedCredential {
+  key: string
+  principal: Principal
+  grant: Grant
+  minter: Minter
+  /** Sessions that hold it, and those that wait for it. */
+  users: number
+  /** Set once `minted` resolved. */
+  credential: MintedCredential | undefined
+  lingering: NodeJS.Timeout | undefined
+  revoking: Promise<RevokeFailure | undefined> | undefined
+}
+
+export interface SharedCredentials<Shared extends SharedCredential = SharedCredential> {
+  /** Counts one user, whether `minted` resolves or not. @throws what `minterFor` throws. */
+  join(principal: Principal, grant: Grant): Shared
+  /** Once for each `join`. */
+  leave(shared: Shared): void
+  /** Also what is in use, and what is being made. */
+  revokeAll(reason: RevokeReason): Promise<RevokeFailure[]>
+}
+
+export interface SharedCredentialsOptions {
+  minterFor(alias: string): Minter
+  issued(issued: Issued): void
+  takeBack(issued: Issued, reason: RevokeReason): Promise<RevokeFailure | undefined>
+  now(): number
+}
+
+export function createSharedCredentials(options: SharedCredentialsOptions): SharedCredentials<Entry> {
+  const { now } = options
+  /** What new sessions join; entries that are replaced live on in `entries` until their last session ends. */
+  const current = new Map<string, Entry>()
+  const entries = new Set<Entry>()
+
+  const forget = (entry: Entry): void => {
+    clearTimeout(entry.lingering)
+    entries.delete(entry)
+    // Who comes now gets one of their own.
+    if (current.get(entry.key) === entry) current.delete(entry.key)
+  }
+  const revoke = async (entry: Entry, reason: RevokeReason): Promise<RevokeFailure | undefined> => {
+    if (current.get(entry.key) === entry) current.delete(entry.key)
+    clearTimeout(entry.lingering)
+    entry.revoking ??= entry.minted.then(
+      (credential) => options.takeBack({ ...entry, credential }, reason),
+      () => undefined,
+    )
+    const failure = await entry.revoking
+    forget(entry)
+    return failure
+  }
+  const start = (key: string, minter: Minter, principal: Principal, grant: Grant): Entry => {
+    const minted = minter.mint(principal, grant, now() + grant.maxSession + SLACK)
+    const fresh = { users: 0, credential: undefined, lingering: undefined, revoking: undefined }
+    const entry: Entry = { key, principal, grant, minter, minted, ...fresh }
+    entries.add(entry)
+    current.set(key, entry)
+    minted.then(
+      (credential) => {
+        entry.credential = credential
+        options.issued({ ...entry, credential })
+      },
+      () => forget(entry),
+    )
+    return entry
+  }
+  const end = (entry: Entry): void => void revoke(entry, 'job_ended')
+
+  return {
+    join(principal, grant) {
+      const { database, role, rule, policyVersion } = grant
+      const key = JSON.stringify([principal.jobKey, database, role, rule, policyVersion])
+      const minter = options.minterFor(database)
+      const found = current.get(key)
+      const left = (found?.credential?.validUntil ?? Number.POSITIVE_INFINITY) - now()
+      // A reload may have replaced the minter: its credentials may be those of another server.
+      const entry = found?.minter === minter && left >= TOO_SHORT ? found : start(key, minter, principal, grant)
+      entry.users++
+      clearTimeout(entry.lingering)
+      return entry
+    },
+    leave(entry) {
+      entry.users--
+      if (entry.users > 0 || !entries.has(entry)) return
+      const replaced = current.get(entry.key) !== entry
+      if (replaced || entry.minter.linger === 0) end(entry)
+      else entry.lingering = setTimeout(end, entry.minter.linger, entry).unref()
+    },
+    async revokeAll(reason) {
+      const results = await Promise.all([...entries].map((entry) => revoke(entry, reason)))
+      return results.filter((failure) => failure !== undefined)
+    },
+  }
+}

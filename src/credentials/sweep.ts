@@ -1,0 +1,123 @@
+/** Finds the login roles whose maker is gone. The server's catalog is the registry, so any replica can do it. */
+import type pg from 'pg'
+import type { Admin } from './admin-connection.ts'
+import { messageOf } from './failure.ts'
+import { isLoginName, tagOfApplication } from './naming.ts'
+import { parseComment } from './role-comment.ts'
+import { EQ } from './sql.ts'
+
+export interface SweepResult {
+  removed: string[]
+  failed: { login: string; reason: string }[]
+}
+
+export interface SweeperOptions {
+  admin: Admin
+  /** `bootTag` of this process. */
+  boot: string
+  /** True for a role that this process made, or is making, and has not been told to take back. */
+  inUse(login: string): boolean
+  remove(client: pg.Client, login: string): Promise<boolean>
+  now(): number
+}
+
+/** A process whose admin connection broke has this long to make a new one before its roles count as orphans. */
+export const ORPHAN_GRACE = 20_000
+
+interface FoundRole {
+  login: string
+  comment: string | null
+  /** VALID UNTIL is over by a minute, by the server's clock. */
+  expired: boolean
+  connected: boolean
+}
+
+const FOUND = `
+SELECT r.rolname::pg_catalog.text AS login, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
+  coalesce(r.rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval, false) AS expired,
+  EXISTS (SELECT FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} r.oid) AS connected
+FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::pg_catalog.text, $1)`
+
+/**
+ * A living process holds an admin connection that carries its boot's tag. Only sessions of roles with CREATEROLE count:
+ * a job is refused such roles, so it cannot keep the roles of a dead process alive, as it could with an advisory lock.
+ */
+const TRUSTED = `
+FROM pg_catalog.pg_stat_activity s JOIN pg_catalog.pg_roles a ON a.oid ${EQ} s.usesysid
+WHERE (a.rolcreaterole OR a.rolsuper)`
+const ALIVE = `SELECT DISTINCT s.application_name AS application ${TRUSTED}`
+
+/** 'pgus' in ASCII. */
+const LOCK_CLASS = 0x70677573
+const SWEEP_LOCK = `${LOCK_CLASS}, pg_catalog.hashtext($1)`
+
+/** A job can take any advisory lock; one that takes this one must not stop the sweep. */
+const SWEEPER_IS_TRUSTED = `
+SELECT EXISTS (SELECT ${TRUSTED} AND s.pid IN (
+  SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.locktype ${EQ} 'advisory' AND l.objsubid ${EQ} 2
+    AND l.classid ${EQ} ${LOCK_CLASS}::pg_catalog.oid AND l.objid ${EQ} pg_catalog.hashtext($1)::pg_catalog.oid)) AS trusted`
+
+export function createSweeper(options: SweeperOptions): () => Promise<SweepResult> {
+  const { admin, now } = options
+  const { prefix } = admin.credentials
+  /** Login -> when it was first seen without a living maker. */
+  const orphaned = new Map<string, number>()
+
+  const orphans = async (client: pg.Client): Promise<string[]> => {
+    const found = (await client.query<FoundRole>(FOUND, [prefix])).rows.filter(({ login }) =>
+      isLoginName(prefix, login),
+    )
+    if (found.length === 0) {
+      orphaned.clear()
+      return []
+    }
+    const applications = (await client.query<{ application: string }>(ALIVE)).rows
+    const alive = new Set(applications.map(({ application }) => tagOfApplication(application)))
+    const due: string[] = []
+    const seen = new Set<string>()
+    for (const { login, comment, expired, connected } of found) {
+      if (options.inUse(login)) continue
+      const made = parseComment(comment)
+      if (made !== undefined && made.boot !== options.boot && alive.has(made.boot)) continue
+      seen.add(login)
+      const since = orphaned.get(login) ?? now()
+      orphaned.set(login, since)
+      const waited = now() - since >= ORPHAN_GRACE
+      if (made === undefined ? waited && !connected : made.boot === options.boot || expired || waited) due.push(login)
+    }
+    for (const login of orphaned.keys()) if (!seen.has(login)) orphaned.delete(login)
+    return due
+  }
+
+  const removeAll = async (client: pg.Client, logins: string[]): Promise<SweepResult> => {
+    const result: SweepResult = { removed: [], failed: [] }
+    for (const login of logins) {
+      try {
+        if (await options.remove(client, login)) result.removed.push(login)
+      } catch (error) {
+        result.failed.push({ login, reason: messageOf(error) })
+      }
+    }
+    return result
+  }
+
+  return () =>
+    admin.cleaning.run(async (client) => {
+      const due = await orphans(client)
+      if (due.length === 0) return { removed: [], failed: [] }
+      const { rows } = await client.query<{ mine: boolean }>(
+        `SELECT pg_catalog.pg_try_advisory_lock(${SWEEP_LOCK}) AS mine`,
+        [prefix],
+      )
+      const mine = rows[0]?.mine === true
+      if (!mine) {
+        const trusted = await client.query<{ trusted: boolean }>(SWEEPER_IS_TRUSTED, [prefix])
+        if (trusted.rows[0]?.trusted === true) return { removed: [], failed: [] }
+      }
+      try {
+        return await removeAll(client, due)
+      } finally {
+        if (mine) await client.query(`SELECT pg_catalog.pg_advisory_unlock(${SWEEP_LOCK})`, [prefix]).catch(() => {})
+      }
+    })
+}
