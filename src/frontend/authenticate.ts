@@ -14,6 +14,9 @@ import { createBufferReader, decodeUtf8 } from '../wire/reader.ts'
 import type { MessageReader } from './message-reader.ts'
 import { sendError } from './respond.ts'
 
+/** Milliseconds for the answer to the challenge of a refused token. */
+const CHALLENGE_TIMEOUT = 2_000
+
 export interface AuthenticateOptions {
   /** The client asked for OAUTHBEARER (`pgusher.auth=oauthbearer`). */
   oauthbearer: boolean
@@ -25,7 +28,7 @@ export interface Presented {
   /** Not verified, not empty, at most 64 KiB. Goes to the verifier and nowhere else. */
   token: string
   mechanism: 'password' | 'oauthbearer'
-  /** Tells the client that it is refused and closes the stream, by the way of its mechanism. Never rejects. */
+  /** Tells the client that it is refused and closes the stream, by the way of its mechanism. Never rejects; takes at most four seconds. */
   refuse(error: AccessError, denialId?: string): Promise<void>
 }
 
@@ -85,8 +88,11 @@ async function requestOAuthBearer(
     token,
     mechanism: 'oauthbearer',
     async refuse(error, denialId) {
-      // Whatever the client answers to the challenge, or if it closes: it is refused, and for this reason.
-      await failExchange().catch(() => {})
+      // Whatever the client answers to the challenge, or if it closes or keeps silent: it is refused, and for this reason.
+      const { promise: silent, resolve } = Promise.withResolvers<void>()
+      const timer = setTimeout(resolve, CHALLENGE_TIMEOUT)
+      await Promise.race([failExchange().catch(() => {}), silent])
+      clearTimeout(timer)
       await sendError(stream, error, denialId)
     },
   }

@@ -47,65 +47,85 @@ export type HandshakeResult = CancelHandshake | StartupHandshake
  */
 export async function handshake(socket: Socket, options: HandshakeOptions): Promise<HandshakeResult> {
   socket.on('error', () => {})
-  let stream: Socket | TLSSocket = socket
-  let reader = createMessageReader(socket)
-  let tls: { protocol: string; seconds: number } | undefined
-  const seen = { ssl: false, gss: false }
-
-  async function secure(context: SecureContext, direct: boolean): Promise<void> {
-    const started = performance.now()
-    const secured = await acceptTls(socket, reader, context, direct)
-    tls = { protocol: secured.getProtocol() ?? 'unknown', seconds: (performance.now() - started) / 1000 }
-    stream = secured
-    reader = createMessageReader(secured)
-    options.onSecure?.(secured)
+  const channel: Channel = {
+    socket,
+    stream: socket,
+    reader: createMessageReader(socket),
+    tls: undefined,
+    seen: new Set(),
   }
-
   try {
-    if ((await reader.peek()) === TLS_HANDSHAKE_RECORD) {
+    if ((await channel.reader.peek()) === TLS_HANDSHAKE_RECORD) {
       const context = options.secureContext()
       if (context === undefined) throw muted(socket, 'direct TLS on a listener without TLS')
-      await secure(context, true)
+      await secure(channel, context, options, true)
     }
     for (;;) {
-      const packet = parseStartupPacket(await reader.readStartup(MAX_STARTUP_LENGTH))
+      const packet = parseStartupPacket(await channel.reader.readStartup(MAX_STARTUP_LENGTH))
       switch (packet.kind) {
-        case 'ssl': {
-          refuseRepeated('SSLRequest', seen.ssl, tls !== undefined)
-          seen.ssl = true
-          refuseSmuggled('SSLRequest', reader, socket)
-          const context = options.secureContext()
-          socket.write(context === undefined ? 'N' : 'S')
-          if (context !== undefined) await secure(context, false)
-          break
-        }
+        case 'ssl':
         case 'gss':
-          refuseRepeated('GSSENCRequest', seen.gss, tls !== undefined)
-          seen.gss = true
-          refuseSmuggled('GSSENCRequest', reader, socket)
-          socket.write('N')
+          await answerEncryptionRequest(channel, packet.kind, options)
           break
         case 'cancel':
-          // In the clear as well: libpq before 17 sends it so even where the session has TLS.
-          reader.detach()
-          return { ...packet, stream }
+          // In the clear as well: libpq's PQcancel sends it so even where the session has TLS.
+          channel.reader.detach()
+          return { ...packet, stream: channel.stream }
         case 'startup':
-          if (tls === undefined && options.plaintext === 'refuse') throw tlsRequired()
-          if (needsNegotiation(packet)) stream.write(negotiateProtocolVersion(packet.minor, packet.unknownOptions))
-          return {
-            kind: 'startup',
-            stream,
-            reader,
-            startup: packet,
-            tlsProtocol: tls?.protocol,
-            tlsSeconds: tls?.seconds,
-          }
+          return acceptStartup(channel, packet, options)
       }
     }
   } catch (error) {
-    reader.detach()
+    channel.reader.detach()
     throw error
   }
+}
+
+/** The connection as it is negotiated: `stream` and `reader` change when TLS takes over. */
+interface Channel {
+  socket: Socket
+  stream: Socket | TLSSocket
+  reader: MessageReader
+  tls: { protocol: string; seconds: number } | undefined
+  seen: Set<'ssl' | 'gss'>
+}
+
+async function answerEncryptionRequest(
+  channel: Channel,
+  kind: 'ssl' | 'gss',
+  options: HandshakeOptions,
+): Promise<void> {
+  const request = kind === 'ssl' ? 'SSLRequest' : 'GSSENCRequest'
+  refuseRepeated(request, channel.seen.has(kind), channel.tls !== undefined)
+  channel.seen.add(kind)
+  refuseSmuggled(request, channel.reader, channel.socket)
+  const context = kind === 'ssl' ? options.secureContext() : undefined
+  channel.socket.write(context === undefined ? 'N' : 'S')
+  if (context !== undefined) await secure(channel, context, options, false)
+}
+
+async function secure(
+  channel: Channel,
+  context: SecureContext,
+  options: HandshakeOptions,
+  direct: boolean,
+): Promise<void> {
+  const started = performance.now()
+  const secured = await acceptTls(channel.socket, channel.reader, context, direct)
+  channel.tls = { protocol: secured.getProtocol() ?? 'unknown', seconds: (performance.now() - started) / 1000 }
+  channel.stream = secured
+  channel.reader = createMessageReader(secured)
+  options.onSecure?.(secured)
+}
+
+function acceptStartup(
+  { stream, reader, tls }: Channel,
+  startup: StartupMessage,
+  options: HandshakeOptions,
+): StartupHandshake {
+  if (tls === undefined && options.plaintext === 'refuse') throw tlsRequired()
+  if (needsNegotiation(startup)) stream.write(negotiateProtocolVersion(startup.minor, startup.unknownOptions))
+  return { kind: 'startup', stream, reader, startup, tlsProtocol: tls?.protocol, tlsSeconds: tls?.seconds }
 }
 
 function refuseRepeated(request: string, seen: boolean, encrypted: boolean): void {

@@ -5,22 +5,9 @@
  */
 import type { Socket } from 'node:net'
 import { AccessError } from '../errors.ts'
+import { createByteSource } from './byte-source.ts'
 
-/** The client went away; there is nobody to send an ErrorResponse to. */
-export class ConnectionClosedError extends Error {
-  /** `eof`: closed in order. `reset`: by a socket error or our own destroy. */
-  readonly reason: 'eof' | 'reset'
-  /** True in the middle of a message, where PostgreSQL would log "incomplete startup packet". */
-  readonly partial: boolean
-
-  constructor(reason: 'eof' | 'reset', partial: boolean, cause?: unknown) {
-    const text = reason === 'eof' ? 'the client closed the connection' : 'the connection to the client broke'
-    super(partial ? `${text} in the middle of a message` : text, cause === undefined ? undefined : { cause })
-    this.name = 'ConnectionClosedError'
-    this.reason = reason
-    this.partial = partial
-  }
-}
+export { ConnectionClosedError } from './byte-source.ts'
 
 export interface Message {
   type: number
@@ -55,54 +42,20 @@ export interface MessageReader {
 }
 
 export function createMessageReader(stream: Socket): MessageReader {
-  let wake: (() => void) | undefined
-  let failure: unknown
-  let over: 'eof' | 'reset' | undefined = stream.destroyed ? 'reset' : undefined
-
-  // One listener of each kind for the reader's life. Adding 'readable' anew for each wait would spin: Node announces what is
-  // already buffered to every new listener, also when it is too little.
-  const onReadable = () => wake?.()
-  const onEnd = () => finish('eof')
-  const onClose = () => finish('reset')
-  const onError = (error: Error) => {
-    failure = error
-    finish('reset')
-  }
-  const listeners = { readable: onReadable, end: onEnd, close: onClose, error: onError } as const
-  for (const [event, listener] of Object.entries(listeners)) stream.on(event, listener)
-
-  function finish(reason: 'eof' | 'reset'): void {
-    over ??= reason
-    wake?.()
-  }
-
-  async function take(length: number, partial: boolean): Promise<Buffer> {
-    if (length === 0) return Buffer.alloc(0)
-    if (wake !== undefined) throw new Error('a message reader reads one message at a time')
-    for (;;) {
-      // Null while fewer bytes are there, without consuming them; after the end whatever is left.
-      const chunk: Buffer | null = stream.destroyed ? null : stream.read(length)
-      if (chunk?.length === length) return chunk
-      if (chunk !== null) throw new ConnectionClosedError('eof', true)
-      if (over !== undefined || stream.destroyed) throw new ConnectionClosedError(over ?? 'reset', partial, failure)
-      const { promise, resolve } = Promise.withResolvers<void>()
-      wake = resolve
-      await promise
-      wake = undefined
-    }
-  }
+  const source = createByteSource(stream)
+  const bodyOf = (length: number) => (length === 0 ? Promise.resolve(Buffer.alloc(0)) : source.take(length, true))
 
   async function peek(): Promise<number> {
-    const byte = await take(1, false)
+    const byte = await source.take(1, false)
     stream.unshift(byte)
     return byte[0] ?? 0
   }
 
   async function readStartup(maxLength: number): Promise<Buffer> {
-    const header = await take(4, false)
+    const header = await source.take(4, false)
     const length = header.readInt32BE() - 4
     if (length < 4 || length > maxLength) throw badStartupLength(header)
-    return take(length, true)
+    return bodyOf(length)
   }
 
   async function readMessage(
@@ -110,26 +63,20 @@ export function createMessageReader(stream: Socket): MessageReader {
     maxLength: number,
     tooLong?: () => AccessError,
   ): Promise<Message> {
-    const header = await take(5, false)
+    const header = await source.take(5, false)
     const type = header.readUInt8()
     const length = header.readInt32BE(1) - 4
     if (!allowedTypes.includes(type)) {
       throw new AccessError('protocol_violation', `message type ${typeName(type)} is not allowed here`)
     }
     if (length > maxLength && tooLong !== undefined) throw tooLong()
-    if (length < 0 || length > maxLength) {
-      throw new AccessError(
-        'protocol_violation',
-        `message ${typeName(type)} says it is ${length} bytes long; 0 to ${maxLength} are allowed here`,
-      )
-    }
-    return { type, body: await take(length, true) }
+    if (length < 0 || length > maxLength) throw badLength(type, length, maxLength)
+    return { type, body: await bodyOf(length) }
   }
 
   function detach(): Buffer {
-    for (const [event, listener] of Object.entries(listeners)) stream.off(event, listener)
+    source.detach()
     const rest: Buffer | null = stream.destroyed ? null : stream.read()
-    stream.pause()
     return rest ?? Buffer.alloc(0)
   }
 
@@ -151,6 +98,11 @@ function badStartupLength(header: Buffer): AccessError {
   return new AccessError('protocol_violation', `invalid length of the startup packet${other}`, {
     hint: 'This port speaks the PostgreSQL protocol.',
   })
+}
+
+function badLength(type: number, length: number, maxLength: number): AccessError {
+  const text = `message ${typeName(type)} says it is ${length} bytes long; 0 to ${maxLength} are allowed here`
+  return new AccessError('protocol_violation', text)
 }
 
 function typeName(type: number): string {

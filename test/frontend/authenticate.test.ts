@@ -197,6 +197,17 @@ describe('OAUTHBEARER', () => {
     expect((await errorOf(client)).get('M')).toBe('token expired 5 minutes ago [D-7Q2MK4]')
   })
 
+  test('a client that does not answer the challenge gets the error after two seconds', async () => {
+    const { listener } = await gate(OAUTH)
+    await using _ = listener
+    const client = await start(listener)
+    await offered(client)
+    client.write(initial('Bearer x'))
+    await challenged(client)
+    expect((await errorOf(client)).get('M')).toBe('token expired 5 minutes ago [D-7Q2MK4]')
+    expect((await readAll(client)).ended).toBe(true)
+  })
+
   test('without initial data the server asks for it by an empty challenge', async () => {
     const { listener, presented } = await gate(OAUTH)
     await using _ = listener

@@ -55,9 +55,9 @@ describe('invariant 26: the error arrives, and then FIN and no RST', () => {
     expect(await readAll(client)).toEqual({ bytes: whole, ended: true })
   })
 
-  test('to a client that has closed its own side already', async () => {
+  test.each([false, true])('to a client that has closed its own side already, in TLS: %s', async (tls) => {
     await using listener = await refusing()
-    const client = listener.connect()
+    const client = tls ? await listener.connectTls() : listener.connect()
     client.end(CI)
     expect(await readAll(client)).toEqual({ bytes: whole, ended: true })
   })
