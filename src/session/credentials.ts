@@ -72,17 +72,10 @@ export function createCredentials({ targets, instance, recorder, metrics, log }:
   const leases = createLeases({ minterFor, onEvent })
 
   async function sweep(): Promise<void> {
-    for (const alias of targets().keys()) {
-      try {
-        const { removed, failed } = await minterFor(alias).sweep()
-        for (const login of removed) metrics.credential('ephemeral-role', 'swept')
-        if (removed.length > 0) log.warn({ database: alias, removed }, 'roles of a pgusher that is gone were removed')
-        for (const one of failed)
-          log.error({ database: alias, ...one }, 'a role of a pgusher that is gone could not be removed')
-      } catch (err) {
-        log.warn({ err, database: alias }, 'orphaned roles could not be looked for')
-      }
-    }
+    const { removed, failed } = await leases.sweepNow(targets().keys())
+    for (const _login of removed) metrics.credential('ephemeral-role', 'swept')
+    if (removed.length > 0) log.warn({ removed }, 'roles that a pgusher before this one left were removed')
+    for (const one of failed) log.warn({ ...one }, 'orphaned roles: not looked for, or not removed')
   }
 
   let sweeping = sweep()

@@ -79,16 +79,12 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
   function onRareHeader(type: number): number {
     switch (type) {
       case B.EmptyQueryResponse:
-        tracker.emptyQuery()
-        return 0
       case B.PortalSuspended:
-        tracker.portalSuspended()
+      case B.FunctionCallResponse:
+        tracker.completedWithoutTag()
         return 0
       case B.CloseComplete:
         tracker.closeComplete()
-        return 0
-      case B.FunctionCallResponse:
-        tracker.functionResponse()
         return 0
       case B.CopyInResponse:
         tracker.copyInStarted()

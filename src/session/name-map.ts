@@ -21,6 +21,10 @@ export interface NamedStatement {
   bindBytes: number
 }
 
+export const NO_TEXT: StatementText = { text: undefined, bytes: 0, sha256: undefined, truncated: false }
+/** A name that is not in the map. */
+export const UNKNOWN_STATEMENT: NamedStatement = { text: NO_TEXT, statement: '', bindBytes: 0 }
+
 export interface NameMap {
   get(name: string): NamedStatement | undefined
   set(name: string, statement: NamedStatement): void

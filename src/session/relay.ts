@@ -13,7 +13,7 @@ import { createBackendHandler, maxBackendLength } from './from-backend.ts'
 import { createFrontendHandler, maxFrontendLength } from './from-frontend.ts'
 import { createPump, type Pump } from './pump.ts'
 import { decoderFor } from './statement-text.ts'
-import { createStatementTracker, type SessionTotals } from './statement-tracker.ts'
+import { type SessionTotals, StatementTracker } from './statement-tracker.ts'
 
 /** `pgusher.end_reason` of the audit schema. */
 export type EndReason = 'client' | 'expired' | 'killed' | 'policy' | 'upstream' | 'shutdown' | 'protocol' | 'audit'
@@ -71,7 +71,7 @@ export function startRelay(options: RelayOptions): Relay {
   let fatalSeen = false
   let end: { reason: EndReason; error: AccessError | undefined } | undefined
 
-  const tracker = createStatementTracker((record) => {
+  const tracker = new StatementTracker((record) => {
     audit.statement(
       end?.error !== undefined && record.outcome !== 'success'
         ? { ...record, errorType: endedBy(record.errorType) }
@@ -193,7 +193,10 @@ export function startRelay(options: RelayOptions): Relay {
     if (clientGone) return
     clientGone = true
     end ??= { reason: 'client', error: undefined }
-    if (upstream.destroyed) return settle()
+    if (upstream.destroyed) {
+      settle()
+      return
+    }
     if (tracker.running > 0 && !terminated) options.cancel()
     fromUpstream.discard()
     finishUpstream()

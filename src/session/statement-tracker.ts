@@ -21,15 +21,23 @@ import {
   SYNC,
 } from './answer-queue.ts'
 import { type CommandTag, parseCommandTag } from './command-tag.ts'
-import { createNameMap, type NamedStatement, type StatementText } from './name-map.ts'
+import { createNameMap, type NamedStatement, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
 
-export type TransactionStatus = 'idle' | 'open' | 'failed'
+export type TransactionStatus = StatementRecord['tx']
 
-/** One entry of the queue that has something to remember. */
+export interface SessionTotals {
+  statements: number
+  errors: number
+  rows: number
+  ddl: number
+}
+
+/** An entry of the queue that has something to remember. */
 interface Pending {
   text: StatementText | undefined
-  /** Statement name of Parse, Bind and Close; portal name of Execute. */
+  /** Statement name of Parse, Bind and Close. */
   name: string
+  /** Portal name of Bind, Execute and Close. */
   portal: string
   bytes: number
   sentAt: number
@@ -39,381 +47,348 @@ interface Pending {
   refused: boolean
 }
 
-export interface SessionTotals {
-  statements: number
-  errors: number
-  rows: number
-  ddl: number
-}
-
-export interface StatementTracker {
-  /** `performance.now()` of the chunk at hand; read once a chunk. */
-  now: number
-  readonly totals: SessionTotals
-  readonly transaction: TransactionStatus
-  /** Executions sent and not answered. */
-  readonly running: number
-  /** Length of the queue, to hold back a client that pipelines without end. */
-  readonly backlog: number
-  readonly copyIn: boolean
-
-  query(text: StatementText, bytes: number): void
-  parse(name: string, text: StatementText): void
-  bind(portal: string, statement: string, bytes: number): void
-  describe(): void
-  execute(portal: string, bytes: number): void
-  close(kind: number, name: string): void
-  sync(): void
-  functionCall(oid: number, parameters: string[] | undefined, bytes: number, refused: boolean): void
-  copyData(bytes: number): void
-  copyEnd(): void
-
-  received(bytes: number): void
-  rowReceived(bytes: number): void
-  parseComplete(): void
-  bindComplete(): void
-  described(): void
-  closeComplete(): void
-  commandComplete(buffer: Buffer, start: number, end: number): void
-  emptyQuery(): void
-  portalSuspended(): void
-  functionResponse(): void
-  /** True when the error belongs to a message that pgusher refused: the caller puts its own in the place. */
-  errorIsOurs(): boolean
-  error(sqlstate: string): void
-  copyInStarted(): void
-  copyOutStarted(): void
-  ready(status: number): void
-  /** The connection is over: what has no outcome is recorded as such. */
-  finish(errorType: string): void
-}
-
 /** How an execution ended. */
 interface Ending {
   outcome: StatementRecord['outcome']
-  sqlstate: string | undefined
-  errorType: string | undefined
-  tag: CommandTag | undefined
+  sqlstate?: string | undefined
+  errorType?: string | undefined
+  tag?: CommandTag | undefined
 }
 
-/** The state after an error in the extended protocol, until the Sync that the backend waits for. */
-interface Discarded {
-  statements: Map<string, StatementText>
-  portals: Map<string, NamedStatement>
-  /** The error of a Parse, Bind, Describe or Close, until an execution carries it. */
-  sqlstate: string | undefined
-}
-
-const NO_TEXT: StatementText = { text: undefined, bytes: 0, sha256: undefined, truncated: false }
-const UNKNOWN: NamedStatement = { text: NO_TEXT, statement: '', bindBytes: 0 }
-const STATUS: Record<number, TransactionStatus> = { 73: 'idle', 84: 'open', 69: 'failed' }
+const STATUS: Readonly<Record<number, TransactionStatus>> = { 73: 'idle', 84: 'open', 69: 'failed' }
 const PORTAL = 0x50
+const ANY = [QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FUNCTION_CALL]
+const EXECUTIONS = [QUERY, EXECUTE, FUNCTION_CALL]
 
-/** @param onStatement is called once for each execution, after its outcome is known, in the order of their ends. */
-export function createStatementTracker(onStatement: (record: StatementRecord) => void): StatementTracker {
-  const queue = createAnswerQueue<Pending>()
-  const statements = createNameMap()
-  const portals = createNameMap()
-  const totals: SessionTotals = { statements: 0, errors: 0, rows: 0, ddl: 0 }
-  let transaction: TransactionStatus = 'idle'
-  let running = 0
-  let discarded: Discarded | undefined
-  let copy: 'copy_in' | 'copy_out' | undefined
+export class StatementTracker {
+  /** `performance.now()` of the chunk at hand; set once a chunk. */
+  now = performance.now()
+  readonly totals: SessionTotals = { statements: 0, errors: 0, rows: 0, ddl: 0 }
+  transaction: TransactionStatus = 'idle'
+  /** Executions sent and not answered. */
+  running = 0
+
+  readonly #onStatement: (record: StatementRecord) => void
+  readonly #queue = createAnswerQueue<Pending>()
+  readonly #names = new SessionNames()
+  /** After an error in the extended protocol the backend reads and throws away what comes, until Sync. */
+  #discarding = false
+  /** The error of a Parse, Bind, Describe or Close, until an execution of the discarded part carries it. */
+  #unclaimedError: string | undefined
+  #copy: 'copy_in' | 'copy_out' | undefined
   /** COPY FROM STDIN runs and its CopyDone or CopyFail has not been sent: a Sync sent now is ignored. */
-  let ignoreSync = false
-  let batchIndex = 0
-  let rows = 0
-  let responseBytes = 0
-  let copyBytes = 0
-  let lastEnd = 0
+  #ignoreSync = false
+  #batchIndex = 0
+  #rows = 0
+  #responseBytes = 0
+  #copyBytes = 0
+  #lastEnd = 0
 
-  function pending(text: StatementText | undefined, name: string, portal: string, bytes: number): Pending {
-    return { text, name, portal, bytes, sentAt: tracker.now, oid: 0, parameters: undefined, refused: false }
+  /** @param onStatement is called once for each execution, when its outcome is known, in the order of their ends. */
+  constructor(onStatement: (record: StatementRecord) => void) {
+    this.#onStatement = onStatement
   }
 
-  function enqueue(kind: number, entry: Pending | undefined): void {
-    if (discarded !== undefined) {
-      if (kind !== SYNC) return discard(kind, entry)
-      discarded = undefined
+  /** Messages without an answer, to hold back a client that pipelines without end. */
+  get backlog(): number {
+    return this.#queue.length
+  }
+
+  get copyIn(): boolean {
+    return this.#copy === 'copy_in'
+  }
+
+  // What the job sends.
+
+  query(text: StatementText, bytes: number): void {
+    this.#send(QUERY, this.#pending(text, '', '', bytes))
+  }
+
+  parse(name: string, text: StatementText): void {
+    this.#send(PARSE, this.#pending(text, name, '', 0))
+  }
+
+  bind(portal: string, statement: string, bytes: number): void {
+    this.#send(BIND, this.#pending(undefined, statement, portal, bytes))
+  }
+
+  describe(): void {
+    this.#send(DESCRIBE, undefined)
+  }
+
+  execute(portal: string, bytes: number): void {
+    this.#send(EXECUTE, this.#pending(undefined, '', portal, bytes))
+  }
+
+  /** @param kind `S` or `P` */
+  close(kind: number, name: string): void {
+    this.#send(CLOSE, kind === PORTAL ? this.#pending(undefined, '', name, 0) : this.#pending(NO_TEXT, name, '', 0))
+  }
+
+  sync(): void {
+    if (!this.#ignoreSync) this.#send(SYNC, undefined)
+  }
+
+  /** @param refused it goes upstream as a Query that fails */
+  functionCall(oid: number, parameters: string[] | undefined, bytes: number, refused: boolean): void {
+    this.#send(FUNCTION_CALL, { ...this.#pending(undefined, '', '', bytes), oid, parameters, refused })
+  }
+
+  copyData(bytes: number): void {
+    this.#copyBytes += bytes
+  }
+
+  copyEnd(): void {
+    this.#ignoreSync = false
+    this.#queue.push(COPY_END, undefined)
+  }
+
+  // What PostgreSQL answers.
+
+  received(bytes: number): void {
+    this.#responseBytes += bytes
+  }
+
+  rowReceived(bytes: number): void {
+    this.#rows++
+    this.#responseBytes += bytes
+  }
+
+  parseComplete(): void {
+    const entry = this.#answered(PARSE)
+    if (entry?.text !== undefined) this.#names.prepared(entry.name, entry.text)
+  }
+
+  bindComplete(): void {
+    const entry = this.#answered(BIND)
+    if (entry !== undefined) this.#names.bound(entry.portal, entry.name, entry.bytes)
+  }
+
+  described(): void {
+    this.#answered(DESCRIBE)
+  }
+
+  closeComplete(): void {
+    const entry = this.#answered(CLOSE)
+    if (entry === undefined) return
+    if (entry.text === undefined) this.#names.portalClosed(entry.portal)
+    else this.#names.statementClosed(entry.name)
+  }
+
+  /** `buffer[start, end)` holds the tag. */
+  commandComplete(buffer: Buffer, start: number, end: number): void {
+    this.#complete(parseCommandTag(buffer, start, end, this.#copy))
+  }
+
+  /** EmptyQueryResponse, PortalSuspended or FunctionCallResponse. */
+  completedWithoutTag(): void {
+    this.#complete(undefined)
+  }
+
+  copyInStarted(): void {
+    this.#copy = 'copy_in'
+    this.#headOf(EXECUTIONS)
+    this.#ignoreSync = !this.#queue.removeBehindHead(SYNC, COPY_END).met
+  }
+
+  copyOutStarted(): void {
+    this.#copy = 'copy_out'
+  }
+
+  /** True when the error belongs to a message that pgusher refused: the caller puts its own in the place. */
+  errorIsOurs(): boolean {
+    return this.#headOf(EXECUTIONS) === FUNCTION_CALL && this.#queue.head()?.refused === true
+  }
+
+  error(sqlstate: string): void {
+    const kind = this.#headOf(ANY)
+    const entry = this.#queue.head()
+    if (kind === 0 || kind === SYNC) return
+    if (isExecution(kind) && entry !== undefined) {
+      this.#emit(kind, entry, this.#statementOf(kind, entry), {
+        outcome: entry.refused ? 'denied' : 'failure',
+        sqlstate,
+      })
     }
-    if (isExecution(kind)) running++
-    queue.push(kind, entry)
+    this.#endCopy()
+    if (kind === QUERY) this.#batchIndex++
+    if (kind !== QUERY && kind !== FUNCTION_CALL) this.#discardUpToSync(kind, entry, sqlstate)
   }
 
-  function emit(kind: number, entry: Pending, of: NamedStatement, end: Ending): void {
+  /** ReadyForQuery answers the oldest Query, Sync or FunctionCall; what stands before it got no answer of its own. */
+  ready(status: number): void {
+    this.transaction = STATUS[status] ?? this.transaction
+    this.#endCopy()
+    while (this.#queue.length > 0) {
+      const kind = this.#queue.headKind()
+      const entry = this.#queue.head()
+      if (kind === EXECUTE && entry !== undefined) {
+        this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'unknown', errorType: 'no_outcome' })
+      }
+      if (isExecution(kind)) this.running--
+      this.#queue.shift()
+      if (kind === QUERY || kind === SYNC || kind === FUNCTION_CALL) break
+    }
+    this.#batchIndex = 0
+    this.#rows = 0
+    this.#responseBytes = 0
+    if (this.transaction === 'idle') this.#names.transactionEnded()
+  }
+
+  /** The connection is over: what has no outcome is recorded as such. */
+  finish(errorType: string): void {
+    for (; this.#queue.length > 0; this.#queue.shift()) {
+      const kind = this.#queue.headKind()
+      const entry = this.#queue.head()
+      // Of a Query some statements may have been answered; without rows of a next one nobody knows of more.
+      const answered = kind === QUERY && this.#batchIndex > 0 && this.#rows === 0 && this.#copy === undefined
+      if (isExecution(kind) && entry !== undefined && !answered) {
+        this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'unknown', errorType })
+      }
+      this.#batchIndex = 0
+    }
+    this.running = 0
+  }
+
+  #pending(text: StatementText | undefined, name: string, portal: string, bytes: number): Pending {
+    return { text, name, portal, bytes, sentAt: this.now, oid: 0, parameters: undefined, refused: false }
+  }
+
+  #send(kind: number, entry: Pending | undefined): void {
+    if (this.#discarding) {
+      if (kind !== SYNC) {
+        this.#discard(kind, entry)
+        return
+      }
+      this.#endDiscarding()
+    }
+    if (isExecution(kind)) this.running++
+    this.#queue.push(kind, entry)
+  }
+
+  /** Kind of the head if it is one of these, after dropping end-of-COPY marks that nothing waits for. */
+  #headOf(kinds: readonly number[]): number {
+    while (this.#queue.headKind() === COPY_END) this.#queue.shift()
+    const kind = this.#queue.headKind()
+    return kinds.includes(kind) ? kind : 0
+  }
+
+  #answered(kind: number): Pending | undefined {
+    while (this.#queue.headKind() === COPY_END) this.#queue.shift()
+    if (this.#queue.headKind() !== kind) return undefined
+    const entry = this.#queue.head()
+    this.#queue.shift()
+    return entry
+  }
+
+  /** What an entry executes, by the names that PostgreSQL has committed. */
+  #statementOf(kind: number, entry: Pending): NamedStatement {
+    if (kind === EXECUTE) return this.#names.portal(entry.portal)
+    if (kind === BIND) return this.#names.bindOf(entry.name, entry.bytes)
+    return entry.text === undefined ? UNKNOWN_STATEMENT : { text: entry.text, statement: entry.name, bindBytes: 0 }
+  }
+
+  /** The execution at the head succeeded. A Query goes on with its next statement; a FunctionCall stays for its ReadyForQuery. */
+  #complete(tag: CommandTag | undefined): void {
+    const kind = this.#headOf(EXECUTIONS)
+    const entry = this.#queue.head()
+    if (kind === 0 || entry === undefined) return
+    const statement = this.#statementOf(kind, entry)
+    this.#emit(kind, entry, statement, { outcome: 'success', tag })
+    if (tag?.names !== undefined) this.#names.followSql(tag.names, statement.text)
+    this.#endCopy()
+    if (kind === QUERY) this.#batchIndex++
+    if (kind !== EXECUTE) return
+    this.running--
+    this.#queue.shift()
+  }
+
+  #endCopy(): void {
+    this.#copy = undefined
+    this.#ignoreSync = false
+  }
+
+  /** @param kind, entry of the message that failed */
+  #discardUpToSync(kind: number, entry: Pending | undefined, sqlstate: string): void {
+    this.#discarding = true
+    if (kind === EXECUTE) {
+      this.running--
+      this.#queue.shift()
+    } else this.#unclaimedError = sqlstate
+    while (this.#queue.length > 0 && this.#queue.headKind() !== SYNC) {
+      const headKind = this.#queue.headKind()
+      const head = this.#queue.head()
+      if (isExecution(headKind)) this.running--
+      this.#queue.shift()
+      this.#discard(headKind, head)
+    }
+    // No Execute behind it could carry the error: a Parse or Bind on its own, as drivers send to prepare.
+    if (this.#unclaimedError !== undefined && entry !== undefined && (kind === PARSE || kind === BIND)) {
+      this.#unclaimedError = undefined
+      const errorType = kind === PARSE ? 'parse_failed' : 'bind_failed'
+      this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'failure', sqlstate, errorType })
+    }
+    if (this.#queue.headKind() === SYNC) this.#endDiscarding()
+  }
+
+  #endDiscarding(): void {
+    this.#discarding = false
+    this.#unclaimedError = undefined
+    this.#names.forgetTentative()
+  }
+
+  /**
+   * A message that the backend reads and throws away. An execution among them was sent, so it is on record: the first one carries
+   * the error of the Parse or Bind before it, the others were not executed.
+   */
+  #discard(kind: number, entry: Pending | undefined): void {
+    if (entry === undefined) return
+    if (kind === PARSE) this.#names.preparedTentatively(entry.name, entry.text ?? NO_TEXT)
+    else if (kind === BIND) this.#names.boundTentatively(entry.portal, entry.name, entry.bytes)
+    if (!isExecution(kind)) return
+    const sqlstate = this.#unclaimedError
+    this.#unclaimedError = undefined
+    const errorType = sqlstate === undefined ? 'not_executed' : undefined
+    this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'failure', sqlstate, errorType })
+  }
+
+  #emit(kind: number, entry: Pending, { text, statement, bindBytes }: NamedStatement, end: Ending): void {
+    const { totals } = this
     totals.statements++
     if (end.outcome !== 'success') totals.errors++
-    totals.rows += rows
-    if (end.tag?.ddl) totals.ddl++
-    onStatement({
-      text: of.text.text,
-      textBytes: of.text.bytes,
-      textSha256: of.text.sha256,
-      truncated: of.text.truncated,
-      protocol: copy ?? (kind === QUERY ? 'simple' : kind === FUNCTION_CALL ? 'function' : 'extended'),
-      statementName: of.statement,
-      batchIndex,
-      inBatch: kind === QUERY && (batchIndex > 0 || hasInnerSemicolon(of.text.text)),
-      tx: transaction,
-      startedAt: Math.max(entry.sentAt, lastEnd),
-      endedAt: tracker.now,
-      returnedRows: rows,
+    totals.rows += this.#rows
+    if (end.tag?.ddl === true) totals.ddl++
+    this.#onStatement({
+      text: text.text,
+      textBytes: text.bytes,
+      textSha256: text.sha256,
+      truncated: text.truncated,
+      protocol: this.#copy ?? (kind === QUERY ? 'simple' : kind === FUNCTION_CALL ? 'function' : 'extended'),
+      statementName: statement,
+      batchIndex: kind === QUERY ? this.#batchIndex : 0,
+      inBatch: kind === QUERY && (this.#batchIndex > 0 || hasInnerSemicolon(text.text)),
+      tx: this.transaction,
+      startedAt: Math.max(entry.sentAt, this.#lastEnd),
+      endedAt: this.now,
+      returnedRows: this.#rows,
       affectedRows: end.tag?.affectedRows,
-      requestBytes: entry.bytes + of.bindBytes + copyBytes,
-      responseBytes,
+      requestBytes: entry.bytes + bindBytes + this.#copyBytes,
+      responseBytes: this.#responseBytes,
       outcome: end.outcome,
       sqlstate: end.sqlstate,
       errorType: end.errorType,
       functionOid: kind === FUNCTION_CALL ? entry.oid : undefined,
       parameters: entry.parameters,
     })
-    lastEnd = tracker.now
-    rows = 0
-    responseBytes = 0
-    copyBytes = 0
+    this.#lastEnd = this.now
+    this.#rows = 0
+    this.#responseBytes = 0
+    this.#copyBytes = 0
   }
-
-  /** What an entry executes, by the names that PostgreSQL has committed. */
-  function statementOf(kind: number, entry: Pending): NamedStatement {
-    if (kind === EXECUTE) return portals.get(entry.portal) ?? UNKNOWN
-    return entry.text === undefined ? UNKNOWN : { text: entry.text, statement: '', bindBytes: 0 }
-  }
-
-  /** The execution at the head has an outcome. A Query goes on with its next statement; the others are answered. */
-  function complete(
-    outcome: StatementRecord['outcome'],
-    sqlstate: string | undefined,
-    tag: CommandTag | undefined,
-  ): void {
-    const kind = headOf(QUERY, EXECUTE, FUNCTION_CALL)
-    const entry = queue.head()
-    if (kind === 0 || entry === undefined) return
-    const statement = statementOf(kind, entry)
-    emit(kind, entry, statement, { outcome, sqlstate, errorType: undefined, tag })
-    if (tag !== undefined) followNames(tag, statement.text)
-    endCopy()
-    if (kind === QUERY) batchIndex++
-    else if (kind === EXECUTE) {
-      running--
-      queue.shift()
-    }
-  }
-
-  /** Kind of the head if it is one of these, after dropping end-of-COPY marks that nothing waits for. */
-  function headOf(...kinds: number[]): number {
-    while (queue.headKind() === COPY_END) queue.shift()
-    const kind = queue.headKind()
-    return kinds.includes(kind) ? kind : 0
-  }
-
-  function answered(kind: number): Pending | undefined {
-    if (headOf(kind) === 0) return undefined
-    const entry = queue.head()
-    queue.shift()
-    return entry
-  }
-
-  function endCopy(): void {
-    copy = undefined
-    ignoreSync = false
-  }
-
-  /** PREPARE, DECLARE, DEALLOCATE and DISCARD share their name space with the protocol's messages. */
-  function followNames(tag: CommandTag, text: StatementText | undefined): void {
-    if (tag.names === undefined) return
-    if (tag.names === 'prepare') statements.addFromSql(text, 'prepare')
-    else if (tag.names === 'declare') portals.addFromSql(text, 'declare')
-    else if (tag.names === 'discard') {
-      statements.clear()
-      portals.clear()
-    } else statements.removeFromSql(text)
-  }
-
-  function failed(sqlstate: string): void {
-    const kind = headOf(QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FUNCTION_CALL)
-    const entry = queue.head()
-    if (kind === 0 || kind === SYNC) return
-    if (isExecution(kind) && entry !== undefined) {
-      emit(kind, entry, statementOf(kind, entry), ended(entry.refused ? 'denied' : 'failure', sqlstate, undefined))
-    }
-    endCopy()
-    if (kind === QUERY) batchIndex++
-    if (kind === QUERY || kind === FUNCTION_CALL) return
-    discarded = { statements: new Map(), portals: new Map(), sqlstate: kind === EXECUTE ? undefined : sqlstate }
-    if (kind === EXECUTE) {
-      running--
-      queue.shift()
-    }
-    discardUpToSync()
-    // No Execute was behind it that could carry the error: a Parse or Bind on its own, as drivers send to prepare.
-    if (discarded?.sqlstate !== undefined && entry !== undefined && (kind === PARSE || kind === BIND)) {
-      discarded.sqlstate = undefined
-      emit(
-        kind,
-        entry,
-        preparing(kind, entry),
-        ended('failure', sqlstate, kind === PARSE ? 'parse_failed' : 'bind_failed'),
-      )
-    }
-    if (queue.headKind() === SYNC) discarded = undefined
-  }
-
-  function discardUpToSync(): void {
-    while (queue.length > 0 && queue.headKind() !== SYNC) {
-      const kind = queue.headKind()
-      const entry = queue.head()
-      if (isExecution(kind)) running--
-      queue.shift()
-      discard(kind, entry)
-    }
-  }
-
-  function preparing(kind: number, entry: Pending): NamedStatement {
-    if (kind === PARSE) return { text: entry.text ?? NO_TEXT, statement: entry.name, bindBytes: 0 }
-    const known = discarded?.statements.get(entry.name) ?? statements.get(entry.name)?.text
-    return { text: known ?? NO_TEXT, statement: entry.name, bindBytes: entry.bytes }
-  }
-
-  /**
-   * A message that the backend reads and throws away. An execution among them was sent, so it is on record: the first one carries
-   * the error of the Parse or Bind before it, the others were not executed. Names of the discarded part label it and end with it.
-   */
-  function discard(kind: number, entry: Pending | undefined): void {
-    if (discarded === undefined || entry === undefined) return
-    if (kind === PARSE) discarded.statements.set(entry.name, entry.text ?? NO_TEXT)
-    else if (kind === BIND) discarded.portals.set(entry.portal, preparing(BIND, entry))
-    else if (isExecution(kind)) {
-      const statement = (kind === EXECUTE ? discarded.portals.get(entry.portal) : undefined) ?? statementOf(kind, entry)
-      const { sqlstate } = discarded
-      discarded.sqlstate = undefined
-      emit(kind, entry, statement, ended('failure', sqlstate, sqlstate === undefined ? 'not_executed' : undefined))
-    }
-  }
-
-  /** ReadyForQuery answers the oldest Query, Sync or FunctionCall; what stands before it got no answer of its own. */
-  function ready(status: number): void {
-    transaction = STATUS[status] ?? transaction
-    endCopy()
-    while (queue.length > 0) {
-      const kind = queue.headKind()
-      const entry = queue.head()
-      if (kind === EXECUTE && entry !== undefined)
-        emit(kind, entry, statementOf(kind, entry), ended('unknown', undefined, 'no_outcome'))
-      if (isExecution(kind)) running--
-      queue.shift()
-      if (kind === QUERY || kind === SYNC || kind === FUNCTION_CALL) break
-    }
-    batchIndex = 0
-    rows = 0
-    responseBytes = 0
-    // Portals end with their transaction; holdable cursors made by SQL are labelled again by their next DECLARE only.
-    if (transaction === 'idle') portals.clear()
-  }
-
-  function finish(errorType: string): void {
-    while (queue.length > 0) {
-      const kind = queue.headKind()
-      const entry = queue.head()
-      const unanswered =
-        kind === EXECUTE ||
-        kind === FUNCTION_CALL ||
-        (kind === QUERY && !(batchIndex > 0 && rows === 0 && copy === undefined))
-      if (entry !== undefined && unanswered)
-        emit(kind, entry, statementOf(kind, entry), ended('unknown', undefined, errorType))
-      queue.shift()
-      batchIndex = 0
-    }
-    running = 0
-  }
-
-  const tracker: StatementTracker = {
-    now: performance.now(),
-    totals,
-    get transaction() {
-      return transaction
-    },
-    get running() {
-      return running
-    },
-    get backlog() {
-      return queue.length
-    },
-    get copyIn() {
-      return copy === 'copy_in'
-    },
-
-    query: (text, bytes) => enqueue(QUERY, pending(text, '', '', bytes)),
-    parse: (name, text) => enqueue(PARSE, pending(text, name, '', 0)),
-    bind: (portal, statement, bytes) => enqueue(BIND, pending(undefined, statement, portal, bytes)),
-    describe: () => enqueue(DESCRIBE, undefined),
-    execute: (portal, bytes) => enqueue(EXECUTE, pending(undefined, '', portal, bytes)),
-    close: (kind, name) =>
-      enqueue(CLOSE, kind === PORTAL ? pending(undefined, '', name, 0) : pending(NO_TEXT, name, '', 0)),
-    sync() {
-      if (!ignoreSync) enqueue(SYNC, undefined)
-    },
-    functionCall(oid, parameters, bytes, refused) {
-      enqueue(FUNCTION_CALL, { ...pending(undefined, '', '', bytes), oid, parameters, refused })
-    },
-    copyData(bytes) {
-      copyBytes += bytes
-    },
-    copyEnd() {
-      ignoreSync = false
-      queue.push(COPY_END, undefined)
-    },
-
-    received(bytes) {
-      responseBytes += bytes
-    },
-    rowReceived(bytes) {
-      rows++
-      responseBytes += bytes
-    },
-    parseComplete() {
-      const entry = answered(PARSE)
-      if (entry?.text !== undefined)
-        statements.set(entry.name, { text: entry.text, statement: entry.name, bindBytes: 0 })
-    },
-    bindComplete() {
-      const entry = answered(BIND)
-      if (entry === undefined) return
-      const statement = statements.get(entry.name)
-      portals.set(entry.portal, { text: statement?.text ?? NO_TEXT, statement: entry.name, bindBytes: entry.bytes })
-    },
-    described: () => void answered(DESCRIBE),
-    closeComplete() {
-      const entry = answered(CLOSE)
-      if (entry === undefined) return
-      if (entry.text === undefined) portals.delete(entry.portal)
-      else statements.delete(entry.name)
-    },
-    commandComplete: (buffer, start, end) => complete('success', undefined, parseCommandTag(buffer, start, end, copy)),
-    emptyQuery: () => complete('success', undefined, undefined),
-    portalSuspended: () => complete('success', undefined, undefined),
-    functionResponse: () => complete('success', undefined, undefined),
-    errorIsOurs: () => headOf(FUNCTION_CALL) !== 0 && queue.head()?.refused === true,
-    error: failed,
-    copyInStarted() {
-      copy = 'copy_in'
-      headOf(QUERY, EXECUTE)
-      ignoreSync = !queue.removeBehindHead(SYNC, COPY_END).met
-    },
-    copyOutStarted() {
-      copy = 'copy_out'
-    },
-    ready,
-    finish,
-  }
-  return tracker
 }
 
 function isExecution(kind: number): boolean {
   return kind === QUERY || kind === EXECUTE || kind === FUNCTION_CALL
-}
-
-function ended(outcome: Ending['outcome'], sqlstate: string | undefined, errorType: string | undefined): Ending {
-  return { outcome, sqlstate, errorType, tag: undefined }
 }
 
 /** Whether a Query's text may hold more than one statement; the classifier knows for certain. */
