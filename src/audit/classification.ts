@@ -44,12 +44,16 @@ export interface Classification {
 /** How much a statement can do, least first; for a text whose statements are recorded as one. */
 const SEVERITY: readonly StatementClass[] = ['READ', 'MISC', 'MISC_SET', 'WRITE', 'FUNCTION', 'ROLE', 'DDL', 'unknown']
 
+const NO_FACTS = { tables: [], summary: '', fingerprint: undefined, secret: false }
+/** Of a text that was not parsed. */
+export const UNKNOWN_FACTS: StatementFacts = { ...NO_FACTS, class: 'unknown', tablesComplete: false }
+/** Of a text that holds no statement: PostgreSQL answers with EmptyQueryResponse. */
+const EMPTY_FACTS: StatementFacts = { ...NO_FACTS, class: 'MISC', tablesComplete: true }
+
 /** Several statements as one: the class of the one that can do most, all tables. */
 export function combine(statements: readonly StatementFacts[]): StatementFacts {
   const [first] = statements
-  if (first === undefined) {
-    return { class: 'unknown', tables: [], tablesComplete: false, summary: '', fingerprint: undefined, secret: false }
-  }
+  if (first === undefined) return EMPTY_FACTS
   if (statements.length === 1) return first
   const most = statements.reduce((a, b) => (SEVERITY.indexOf(b.class) > SEVERITY.indexOf(a.class) ? b : a))
   return {

@@ -256,12 +256,14 @@ export function lineSink(options: LineSinkOptions): LineSink {
       return failure
     },
     flush,
-    rotate() {
+    async rotate() {
+      // What was recorded before belongs into the old file, as far as that can be written.
+      await flush().catch(() => {})
       const done = rotating.request()
       flushDue = true
       wake?.()
       start()
-      return done
+      await done
     },
     async close() {
       clearInterval(displacedCheck)

@@ -1,7 +1,7 @@
 /** The part of a statement's record that depends on its text only: made once a text, kept, and copied into each record. */
 import { hash } from 'node:crypto'
 import type { TextMode } from '../config/schema.ts'
-import { type Classification, combine, type StatementFacts } from './classification.ts'
+import { type Classification, combine, type StatementFacts, UNKNOWN_FACTS } from './classification.ts'
 import { type GenerationCache, generationCache } from './generation-cache.ts'
 import { jsonString, jsonStringWithin, jsonValue } from './json.ts'
 import type { StatementRecord } from './recorder.ts'
@@ -46,7 +46,7 @@ function subjectOf(record: StatementRecord, text: string, known: Classification)
     return {
       text: repeated ? undefined : known.text,
       normalized: repeated ? undefined : known.normalized,
-      facts: known.parsed && !record.inBatch ? combine(statements) : combine([]),
+      facts: known.parsed && !record.inBatch ? combine(statements) : UNKNOWN_FACTS,
       sha256: record.textSha256 ?? sha256(text),
       bytes: record.textBytes,
     }

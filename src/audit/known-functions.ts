@@ -1,0 +1,60 @@
+/**
+ * Functions of pg_catalog that read and change nothing, hide no table and run no other code. A call of any other function makes
+ * a SELECT class FUNCTION: it can do whatever its owner wrote. Left out on purpose although built in: `set_config`, `nextval`,
+ * `lo_*`, `pg_read_file`, `pg_terminate_backend`, advisory locks, `query_to_xml` and `ts_stat` (they run SQL given as text).
+ * A name without a schema can be shadowed by a function of the user's; classes attribute, privileges confine.
+ */
+const NAMES = `
+abs acos acosd acosh age any_value area array_agg array_append array_cat array_dims array_fill array_length array_lower
+array_ndims array_position array_positions array_prepend array_remove array_replace array_reverse array_sample array_shuffle
+array_sort array_to_json array_to_string array_to_tsvector array_upper ascii asin asind asinh atan atan2 atan2d atand atanh avg
+bit_and bit_count bit_length bit_or bit_xor bool_and bool_or box broadcast btrim cardinality cbrt ceil ceiling center
+char_length character_length chr circle clock_timestamp coalesce col_description concat concat_ws convert convert_from
+convert_to corr cos cosd cosh cot cotd count covar_pop covar_samp crc32 crc32c cume_dist current_catalog current_database
+current_date current_query current_role current_schema current_schemas current_setting current_time current_timestamp
+current_user currval date date_add date_bin date_part date_subtract date_trunc decode degrees dense_rank diameter div encode
+enum_first enum_last enum_range erf erfc every exp extract factorial family first_value float4 float8 floor format format_type
+gamma gcd gen_random_uuid generate_series generate_subscripts get_bit get_byte get_current_ts_config greatest grouping
+has_any_column_privilege has_column_privilege has_database_privilege has_foreign_data_wrapper_privilege
+has_function_privilege has_language_privilege has_schema_privilege has_sequence_privilege has_server_privilege
+has_table_privilege has_tablespace_privilege has_type_privilege height host hostmask inet_client_addr inet_client_port
+inet_merge inet_same_family inet_server_addr inet_server_port initcap int2 int4 int8 isempty isfinite json_agg json_agg_strict
+json_array json_array_elements json_array_elements_text json_array_length json_arrayagg json_build_array json_build_object
+json_each json_each_text json_extract_path json_extract_path_text json_object json_object_agg json_object_keys json_objectagg
+json_populate_record json_populate_recordset json_strip_nulls json_to_record json_to_recordset json_to_tsvector json_typeof
+jsonb_agg jsonb_agg_strict jsonb_array_elements jsonb_array_elements_text jsonb_array_length jsonb_build_array
+jsonb_build_object jsonb_each jsonb_each_text jsonb_extract_path jsonb_extract_path_text jsonb_insert jsonb_object
+jsonb_object_agg jsonb_object_keys jsonb_path_exists jsonb_path_match jsonb_path_query jsonb_path_query_array
+jsonb_path_query_first jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set jsonb_set_lax jsonb_strip_nulls
+jsonb_to_record jsonb_to_recordset jsonb_to_tsvector jsonb_typeof justify_days justify_hours justify_interval lag last_value
+lastval lcm lead least left length lgamma ln localtime localtimestamp log log10 lower lower_inc lower_inf lpad ltrim
+make_date make_interval make_time make_timestamp make_timestamptz masklen max md5 min min_scale mod mode multirange netmask
+network normalize now nth_value ntile nullif num_nonnulls num_nulls numeric numnode obj_description octet_length overlaps
+overlay parse_ident percent_rank percentile_cont percentile_disc pg_backend_pid pg_blocking_pids pg_char_to_encoding
+pg_client_encoding pg_collation_is_visible pg_column_compression pg_column_size pg_conf_load_time pg_conversion_is_visible
+pg_current_wal_lsn pg_current_xact_id_if_assigned pg_database_size pg_describe_object pg_encoding_to_char
+pg_function_is_visible pg_get_constraintdef pg_get_expr pg_get_function_arg_default pg_get_function_arguments
+pg_get_function_identity_arguments pg_get_function_result pg_get_functiondef pg_get_indexdef pg_get_keywords
+pg_get_partition_constraintdef pg_get_partkeydef pg_get_ruledef pg_get_serial_sequence pg_get_statisticsobjdef
+pg_get_triggerdef pg_get_userbyid pg_get_viewdef pg_has_role pg_identify_object pg_indexes_size pg_input_error_info
+pg_input_is_valid pg_is_in_recovery pg_is_other_temp_schema pg_my_temp_schema pg_opclass_is_visible pg_operator_is_visible
+pg_opfamily_is_visible pg_options_to_table pg_partition_ancestors pg_partition_root pg_partition_tree pg_postmaster_start_time
+pg_relation_filenode pg_relation_is_publishable pg_relation_size pg_show_all_settings pg_size_bytes pg_size_pretty pg_sleep
+pg_sleep_for pg_sleep_until pg_statistics_obj_is_visible pg_table_is_visible pg_table_size pg_tablespace_location
+pg_tablespace_size pg_total_relation_size pg_trigger_depth pg_ts_config_is_visible pg_ts_dict_is_visible
+pg_ts_parser_is_visible pg_ts_template_is_visible pg_type_is_visible pg_typeof phraseto_tsquery pi plainto_tsquery position
+pow power quote_ident quote_literal quote_nullable radians radius random random_normal range_agg range_intersect_agg
+range_merge rank regexp_count regexp_instr regexp_like regexp_match regexp_matches regexp_replace regexp_split_to_array
+regexp_split_to_table regexp_substr regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy
+regr_syy repeat replace reverse right round row_number row_to_json row_security_active rpad rtrim scale session_user
+set_bit set_byte set_masklen setseed setweight sha224 sha256 sha384 sha512 shobj_description sign similar_to_escape sin sind
+sinh slope split_part sqrt starts_with statement_timestamp stddev stddev_pop stddev_samp string_agg string_to_array
+string_to_table strip strpos substr substring sum system_user tan tand tanh text timeofday timezone to_ascii to_bin to_char
+to_date to_hex to_json to_jsonb to_number to_oct to_regclass to_regcollation to_regnamespace to_regoper to_regoperator
+to_regproc to_regprocedure to_regrole to_regtype to_timestamp to_tsquery to_tsvector transaction_timestamp translate trim
+trim_array trim_scale trunc ts_delete ts_filter ts_headline ts_rank ts_rank_cd tsvector_to_array unistr unnest upper
+upper_inc upper_inf user uuid_extract_timestamp uuid_extract_version uuidv4 uuidv7 var_pop var_samp variance version
+websearch_to_tsquery width width_bucket xmlagg xmlcomment xmlconcat xmlexists xpath xpath_exists
+`
+
+export const KNOWN_FUNCTIONS: ReadonlySet<string> = new Set(NAMES.trim().split(/\s+/))
