@@ -43,7 +43,3 @@ export function saslInitialResponse(mechanism: string, data: Buffer | undefined)
 export function saslResponse(data: Buffer): Buffer {
   return frame(FrontendMessage.Password, data)
 }
-
-export function terminate(): Buffer {
-  return frame(FrontendMessage.Terminate)
-}

@@ -344,7 +344,8 @@ describe('clients that stop or vanish', () => {
     }
     await healthy()
     const alone = Math.min(await healthy(), await healthy(), await healthy())
-    for (let index = 0; index < 200; index++) listener.connect().write(stops[index % stops.length]?.[1] ?? '')
+    for (let index = 0; index < 170; index++) listener.connect().write(stops[index % stops.length]?.[1] ?? '')
+    for (let index = 0; index < 30; index++) (await listener.connectTls()).write(CI.subarray(0, 10))
     while (listener.open.size < 200) await new Promise(setImmediate)
     const crowded = Math.min(await healthy(), await healthy(), await healthy())
     // A few milliseconds of allowance: the usual time is so short that a scheduler's tick doubles it.
