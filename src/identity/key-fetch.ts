@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { type IncomingMessage, request as requestHttp } from 'node:http'
 import { request as requestHttps } from 'node:https'
+import { isLoopback } from '../config/scalars.ts'
 
 export const MAX_BODY_BYTES = 64 * 1024
 export const CONNECT_MS = 2_000
@@ -21,11 +22,11 @@ export function allowedUrl(url: string, issuer: string): boolean {
   const target = new URL(url)
   if (target.username !== '' || target.password !== '') return false
   if (target.protocol === 'https:') return true
-  return target.protocol === 'http:' && isLoopback(target) && URL.canParse(issuer) && isLoopback(new URL(issuer))
+  return target.protocol === 'http:' && isLocal(target) && URL.canParse(issuer) && isLocal(new URL(issuer))
 }
 
-export function isLoopback(url: URL): boolean {
-  return /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/.test(url.hostname)
+function isLocal({ hostname }: URL): boolean {
+  return isLoopback(hostname.replace(/^\[|\]$/g, ''))
 }
 
 export async function readCa(path: string | undefined): Promise<string | undefined> {

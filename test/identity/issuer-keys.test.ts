@@ -1,6 +1,8 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { CompactSign } from 'jose'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { IssuerConfig } from '../../src/config/schema.ts'
 import { createVerifier, type Verifier, type VerifierOptions } from '../../src/identity/verifier.ts'
@@ -169,6 +171,34 @@ describe('invariant 14: when keys are fetched', () => {
     expect(verifier.status()['ci']).toMatchObject({ usable: true, failure: undefined })
   })
 
+  test('once the issuer is known to be down, nobody waits for the next attempt', async () => {
+    const key = signingKey('k1')
+    const server = await keyServer(key)
+    const verifier = verifierFor(server)
+    expect(await code(verifier, await token(server, key))).toBe('verified')
+    server.instead = (_request, response) => response.writeHead(503).end()
+    now += 6 * MINUTE
+    expect(await code(verifier, await token(server, key))).toBe('verified')
+    const failure = verifier.status()['ci']?.failure
+    server.instead = () => {}
+    now += MINUTE
+    expect(await code(verifier, await token(server, key))).toBe('verified')
+    // The attempt under way has not ended: it would have failed with another reason.
+    expect(verifier.status()['ci']?.failure).toBe(failure)
+  })
+
+  test('keys in an answer that is no success are not taken', async () => {
+    const key = signingKey('k1')
+    const server = await keyServer(key)
+    const verifier = verifierFor(server, { jwks_url: server.jwksUrl })
+    for (const status of [500, 404, 302, 203]) {
+      server.instead = (_request, response) => response.writeHead(status).end(JSON.stringify({ keys: server.keys }))
+      expect(await code(verifier, await token(server, key))).toBe('issuer_keys_unavailable')
+      expect(verifier.status()['ci']?.failure).toContain(`status ${status}`)
+      now += 30 * SECOND
+    }
+  })
+
   test('an issuer that never answered: one attempt in 30 s, then it recovers', async () => {
     const key = signingKey('k1')
     const server = await keyServer(key)
@@ -252,6 +282,20 @@ describe('which key', () => {
     expect(await code(verifierFor(server), await token(server, key))).toBe('signature_invalid')
   })
 
+  test('a key that names no algorithm serves only the accepted ones', async () => {
+    const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+    const server = await keyServer()
+    server.keys = [{ ...publicKey.export({ format: 'jwk' }), kid: 'k1' }]
+    const verifier = verifierFor(server, { algorithms: ['RS256'] })
+    const signed = (alg: string) =>
+      new CompactSign(Buffer.from(JSON.stringify({ ...registered(server.url), sub: alg })))
+        .setProtectedHeader({ alg, kid: 'k1' })
+        .sign(privateKey)
+    expect(await code(verifier, await signed('PS256'))).toBe('signature_invalid')
+    expect(await code(verifier, await signed('RS512'))).toBe('signature_invalid')
+    expect(await code(verifier, await signed('RS256'))).toBe('verified')
+  })
+
   test('an RSA key verifies RS256 only where RS256 is accepted', async () => {
     const key = signingKey('k1', 'RS256')
     const server = await keyServer(key, signingKey('spare'))
@@ -269,17 +313,27 @@ describe('where keys come from', () => {
   })
 
   test.each([
-    ['another issuer', (url: string) => ({ issuer: 'https://evil.example', jwks_uri: `${url}/jwks` })],
-    ['the issuer with a slash more', (url: string) => ({ issuer: `${url}/`, jwks_uri: `${url}/jwks` })],
-    ['no jwks_uri', (url: string) => ({ issuer: url })],
-    ['keys over plain http elsewhere', (url: string) => ({ issuer: url, jwks_uri: 'http://keys.example/jwks' })],
-    ['keys in a file', (url: string) => ({ issuer: url, jwks_uri: 'file:///etc/passwd' })],
-  ])('a discovery document that names %s is refused', async (_what, document) => {
+    ['another issuer', (url: string) => ({ issuer: 'https://evil.example', jwks_uri: `${url}/jwks` }), 'issuer'],
+    [
+      'the issuer with a slash more',
+      (url: string) => ({ issuer: `${url}/`, jwks_uri: `${url}/jwks` }),
+      'another issuer',
+    ],
+    ['no jwks_uri', (url: string) => ({ issuer: url }), 'no jwks_uri'],
+    [
+      'keys over plain http elsewhere',
+      (url: string) => ({ issuer: url, jwks_uri: 'http://keys.example/jwks' }),
+      'https only',
+    ],
+    ['keys in a file', (url: string) => ({ issuer: url, jwks_uri: 'file:///etc/passwd' }), 'https only'],
+  ])('a discovery document that names %s is refused', async (_what, document, reason) => {
     const key = signingKey('k1')
     const server = await keyServer(key)
     server.instead = (_request, response) =>
       response.setHeader('content-type', 'application/json').end(JSON.stringify(document(server.url)))
-    expect(await code(verifierFor(server), await token(server, key))).toBe('issuer_keys_unavailable')
+    const verifier = verifierFor(server)
+    expect(await code(verifier, await token(server, key))).toBe('issuer_keys_unavailable')
+    expect(verifier.status()['ci']?.failure).toContain(reason)
     expect(server.requests).toHaveLength(1)
   })
 

@@ -4,12 +4,7 @@
  * claims are those that the CI system would put in.
  */
 import { generateKeyPair, randomBytes } from 'node:crypto'
-import {
-  createServer as createHttpServer,
-  type IncomingMessage,
-  type RequestListener,
-  type ServerResponse,
-} from 'node:http'
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
@@ -56,76 +51,56 @@ export interface Issuer {
   close(): Promise<void>
 }
 
-interface Instance {
-  /** Undefined until the shape is first used: making an RSA key takes a tenth of a second. */
-  provider: Promise<Provider> | undefined
-  generation: number
-  down: boolean
+/** The four providers behind one server. */
+interface Providers {
+  of(shape: IssuerShape): Promise<Provider>
+  rotate(shape: IssuerShape): Promise<void>
+  down: Record<IssuerShape, boolean>
+  requests: Record<IssuerShape, { discovery: number; jwks: number }>
 }
 
 /** @throws Error when the port is taken, or oidc-provider is not installed (it is a development dependency). */
 export async function startIssuer({ host = '127.0.0.1', port = 0, tls }: IssuerOptions = {}): Promise<Issuer> {
-  const handler: RequestListener = (request, response) => void serve(request, response)
-  const server = tls === undefined ? createHttpServer(handler) : createHttpsServer(tls, handler)
+  const server = tls === undefined ? createHttpServer() : createHttpsServer(tls)
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(port, host, resolve)
   })
   const { port: bound } = server.address() as AddressInfo
   const url = `${tls === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${bound}`
-  const requestToken = randomBytes(24).toString('base64url')
-  const requests = eachShape(() => ({ discovery: 0, jwks: 0 }))
-  const instances = eachShape((): Instance => ({ provider: undefined, generation: 1, down: false }))
   const issuerUrl = (shape: IssuerShape) => `${url}/${shape}`
-
-  function providerOf(shape: IssuerShape): Promise<Provider> {
-    const instance = instances[shape]
-    instance.provider ??= createProvider(issuerUrl(shape), shape, instance.generation)
-    return instance.provider
-  }
+  const providers = createProviders(issuerUrl)
+  const actions = { requestUrl: `${url}/github/_token?api-version=2.0`, requestToken: randomText() }
 
   async function token(shape: IssuerShape, claims: Claims = {}, options: TokenOptions = {}): Promise<string> {
-    return issue(await providerOf(shape), DEFAULT_CLAIMS[shape](claims), {
+    return issue(await providers.of(shape), DEFAULT_CLAIMS[shape](claims), {
       lifeSeconds: options.lifeSeconds ?? LIFE[shape],
       audience: options.audience ?? DEMO_AUDIENCE,
     })
   }
 
-  async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const path = request.url ?? '/'
-    const shape = ISSUER_SHAPES.find((name) => path.startsWith(`/${name}/`))
-    if (shape === undefined) return end(response, 404)
-    if (instances[shape].down) return end(response, 503)
-    if (path.startsWith('/github/_token')) return serveToken(request, response)
-    if (path === `/${shape}/.well-known/openid-configuration`) requests[shape].discovery += 1
-    if (path === `/${shape}/jwks`) requests[shape].jwks += 1
-    const provider = await providerOf(shape)
-    // What connect-style routers do for a mounted application; oidc-provider reads both.
-    Object.assign(request, { originalUrl: path, url: path.slice(`/${shape}`.length) })
-    await provider.callback()(request, response)
-  }
-
-  async function serveToken(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    if (request.headers.authorization !== `bearer ${requestToken}`) return end(response, 401)
+  async function serveActionsToken(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (request.headers.authorization !== `bearer ${actions.requestToken}`) return end(response, 401)
     const audience = new URL(request.url ?? '/', url).searchParams.get('audience')
     const value = await token('github', {}, { audience: audience ?? 'https://github.com/acme' })
     end(response, 200, JSON.stringify({ value }))
   }
 
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    const mine = request.url?.startsWith('/github/_token') === true && !providers.down.github
+    const served = mine ? serveActionsToken(request, response) : serveProvider(providers, request, response)
+    served.catch(() => end(response, 500))
+  })
   return {
     url,
     issuerUrl,
     token,
-    async rotateKeys(shape) {
-      instances[shape].generation += 1
-      instances[shape].provider = undefined
-      await providerOf(shape)
-    },
+    rotateKeys: providers.rotate,
     setDown(shape, down) {
-      instances[shape].down = down
+      providers.down[shape] = down
     },
-    requests,
-    actions: { requestUrl: `${url}/github/_token?api-version=2.0`, requestToken },
+    requests: providers.requests,
+    actions,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve())
@@ -134,8 +109,46 @@ export async function startIssuer({ host = '127.0.0.1', port = 0, tls }: IssuerO
   }
 }
 
+function createProviders(issuerUrl: (shape: IssuerShape) => string): Providers {
+  const generations = eachShape(() => 1)
+  const running: Partial<Record<IssuerShape, Promise<Provider>>> = {}
+  const start = (shape: IssuerShape) => createProvider(issuerUrl(shape), shape, generations[shape])
+  return {
+    of(shape) {
+      // Not before it is used: making an RSA key takes a tenth of a second.
+      const provider = running[shape] ?? start(shape)
+      running[shape] = provider
+      return provider
+    },
+    async rotate(shape) {
+      generations[shape] += 1
+      running[shape] = start(shape)
+      await running[shape]
+    },
+    down: eachShape(() => false),
+    requests: eachShape(() => ({ discovery: 0, jwks: 0 })),
+  }
+}
+
+async function serveProvider(providers: Providers, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const path = request.url ?? '/'
+  const shape = ISSUER_SHAPES.find((name) => path.startsWith(`/${name}/`))
+  if (shape === undefined) return end(response, 404)
+  if (path === `/${shape}/.well-known/openid-configuration`) providers.requests[shape].discovery += 1
+  if (path === `/${shape}/jwks`) providers.requests[shape].jwks += 1
+  if (providers.down[shape]) return end(response, 503)
+  const provider = await providers.of(shape)
+  // What connect-style routers do for a mounted application; oidc-provider reads both.
+  Object.assign(request, { originalUrl: path, url: path.slice(`/${shape}`.length) })
+  await provider.callback()(request, response)
+}
+
 function eachShape<T>(make: () => T): Record<IssuerShape, T> {
   return { github: make(), gitlab: make(), buildkite: make(), jenkins: make() }
+}
+
+function randomText(): string {
+  return randomBytes(24).toString('base64url')
 }
 
 function end(response: ServerResponse, status: number, body = ''): void {
@@ -152,13 +165,13 @@ async function createProvider(issuer: string, shape: IssuerShape, generation: nu
     clients: [
       {
         client_id: CLIENT_ID,
-        client_secret: randomBytes(24).toString('base64url'),
+        client_secret: randomText(),
         grant_types: ['client_credentials'],
         redirect_uris: [],
         response_types: [],
       },
     ],
-    cookies: { keys: [randomBytes(24).toString('base64url')] },
+    cookies: { keys: [randomText()] },
     extraTokenClaims: (_context, token) => claimsOf.get(token),
     features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false } },
     formats: {
