@@ -82,7 +82,7 @@ function responseFields(fields: ErrorFields | NoticeFields): Buffer[] {
   const sqlstate = /^[0-9A-Z]{5}$/.test(fields.sqlstate) ? fields.sqlstate : 'XX000'
   // S may be translated, V never is: drivers look at V where it is there.
   const out = [field('S', fields.severity), field('V', fields.severity), field('C', sqlstate)]
-  out.push(field('M', harmless(fields.message.replace(/\s*[\r\n]+\s*/g, ' '), MAX_MESSAGE_TEXT)))
+  out.push(field('M', harmless(fields.message.replace(/\r\n|[\t\r\n]/g, ' '), MAX_MESSAGE_TEXT)))
   if (fields.detail !== undefined) out.push(field('D', harmless(fields.detail, MAX_DETAIL_TEXT)))
   if (fields.hint !== undefined) out.push(field('H', harmless(fields.hint, MAX_DETAIL_TEXT)))
   out.push(byte(0))

@@ -111,7 +111,7 @@ describe('ErrorResponse', () => {
   })
 
   test('MESSAGE is one line, so that it cannot imitate another message; DETAIL may have several', () => {
-    const frame = errorResponse({ severity: 'ERROR', sqlstate: '42501', message: 'a\r\nFATAL: b', detail: 'a\nb' })
+    const frame = errorResponse({ severity: 'ERROR', sqlstate: '42501', message: 'a\r\nFATAL:\tb', detail: 'a\nb' })
     expect(fieldsOf(frame).get('M')).toBe('a FATAL: b')
     expect(fieldsOf(frame).get('D')).toBe('a\nb')
   })
