@@ -1,6 +1,6 @@
 /** From the StartupMessage to ReadyForQuery. */
 import type { Socket } from 'node:net'
-import { TLSSocket } from 'node:tls'
+import { type PeerCertificate, TLSSocket } from 'node:tls'
 import { serialize } from 'pg-protocol'
 import type { DatabaseError } from 'pg-protocol/dist/messages.js'
 import type { MintedCredential } from '../credentials/minter.ts'
@@ -90,8 +90,9 @@ function unexpected(message: LoginMessage, wanted: string): Error {
 
 function channelBinding(socket: Socket, mechanisms: readonly string[]): ChannelBinding {
   if (!(socket instanceof TLSSocket)) return undefined
-  const certificate = socket.getPeerX509Certificate()
-  const data = certificate === undefined ? undefined : tlsServerEndPoint(certificate.raw)
+  // Not getPeerX509Certificate: on the client's side that one takes the certificate out of the connection (Node 24, tried).
+  const certificate: Partial<PeerCertificate> | null = socket.getPeerCertificate()
+  const data = certificate?.raw && tlsServerEndPoint(certificate.raw)
   if (data === undefined) return undefined
   return mechanisms.includes('SCRAM-SHA-256-PLUS') ? { type: 'tls-server-end-point', data } : 'not-offered'
 }
