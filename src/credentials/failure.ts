@@ -31,7 +31,7 @@ export function adminFailure(alias: string, what: string, error: unknown): Acces
   const sqlstate = sqlstateOf(error)
   const hint = 'the operator finds the reason in the log of pgusher'
   if (sqlstate === undefined || UNREACHABLE.test(sqlstate)) {
-    const text = `database "${alias}" cannot be reached by pgusher's admin connection${sqlstate === undefined ? '' : ` (${sqlstate})`}`
+    const text = `database "${alias}" cannot be reached by pgusher${sqlstate === undefined ? '' : ` (${sqlstate})`}`
     return new AccessError('upstream_unreachable', text, { hint, cause: error })
   }
   const told = TELLING.test(sqlstate) && error instanceof Error ? `: ${error.message}` : ''

@@ -34,7 +34,8 @@ interface FoundRole {
 
 const FOUND = `
 SELECT r.rolname::pg_catalog.text AS login, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
-  coalesce(r.rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval, false) AS expired,
+  coalesce(r.rolvaliduntil OPERATOR(pg_catalog.<)
+    (pg_catalog.now() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval), false) AS expired,
   EXISTS (SELECT FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} r.oid) AS connected
 FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::pg_catalog.text, $1)`
 
@@ -57,67 +58,76 @@ SELECT EXISTS (SELECT ${TRUSTED} AND s.pid IN (
   SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.locktype ${EQ} 'advisory' AND l.objsubid ${EQ} 2
     AND l.classid ${EQ} ${LOCK_CLASS}::pg_catalog.oid AND l.objid ${EQ} pg_catalog.hashtext($1)::pg_catalog.oid)) AS trusted`
 
-export function createSweeper(options: SweeperOptions): () => Promise<SweepResult> {
-  const { admin, now } = options
-  const { prefix } = admin.credentials
-  /** Login -> when it was first seen without a living maker. */
-  const orphaned = new Map<string, number>()
+/** Remembers when a role was first seen without a living maker; returns those that are due now. */
+function createOrphanWatch(options: SweeperOptions): (client: pg.Client) => Promise<string[]> {
+  const { prefix } = options.admin.credentials
+  const firstSeen = new Map<string, number>()
 
-  const orphans = async (client: pg.Client): Promise<string[]> => {
+  const isDue = (
+    { login, comment, expired, connected }: FoundRole,
+    alive: ReadonlySet<string | undefined>,
+  ): boolean => {
+    const made = parseComment(comment)
+    const own = made?.boot === options.boot
+    if (options.inUse(login) || (made !== undefined && !own && alive.has(made.boot))) {
+      firstSeen.delete(login)
+      return false
+    }
+    // What this very process made and does not use is a mint whose COMMIT got no answer.
+    if (own) return true
+    const since = firstSeen.get(login) ?? options.now()
+    firstSeen.set(login, since)
+    const waited = options.now() - since >= ORPHAN_GRACE
+    return made === undefined ? waited && !connected : waited || expired
+  }
+  return async (client) => {
     const found = (await client.query<FoundRole>(FOUND, [prefix])).rows.filter(({ login }) =>
       isLoginName(prefix, login),
     )
-    if (found.length === 0) {
-      orphaned.clear()
-      return []
-    }
-    const applications = (await client.query<{ application: string }>(ALIVE)).rows
-    const alive = new Set(applications.map(({ application }) => tagOfApplication(application)))
-    const due: string[] = []
-    const seen = new Set<string>()
-    for (const { login, comment, expired, connected } of found) {
-      if (options.inUse(login)) continue
-      const made = parseComment(comment)
-      if (made !== undefined && made.boot !== options.boot && alive.has(made.boot)) continue
-      seen.add(login)
-      const since = orphaned.get(login) ?? now()
-      orphaned.set(login, since)
-      const waited = now() - since >= ORPHAN_GRACE
-      if (made === undefined ? waited && !connected : made.boot === options.boot || expired || waited) due.push(login)
-    }
-    for (const login of orphaned.keys()) if (!seen.has(login)) orphaned.delete(login)
-    return due
+    const logins = new Set(found.map(({ login }) => login))
+    for (const login of firstSeen.keys()) if (!logins.has(login)) firstSeen.delete(login)
+    if (found.length === 0) return []
+    const { rows } = await client.query<{ application: string }>(ALIVE)
+    const alive = new Set(rows.map(({ application }) => tagOfApplication(application)))
+    return found.filter((role) => isDue(role, alive)).map(({ login }) => login)
   }
+}
 
-  const removeAll = async (client: pg.Client, logins: string[]): Promise<SweepResult> => {
+/** True when this sweep may go on; `unlock` is to be called at its end. */
+async function lockSweep(client: pg.Client, prefix: string): Promise<{ go: boolean; unlock(): Promise<void> }> {
+  const { rows } = await client.query<{ mine: boolean }>(
+    `SELECT pg_catalog.pg_try_advisory_lock(${SWEEP_LOCK}) AS mine`,
+    [prefix],
+  )
+  if (rows[0]?.mine === true) {
+    const unlock = async () => {
+      await client.query(`SELECT pg_catalog.pg_advisory_unlock(${SWEEP_LOCK})`, [prefix])
+    }
+    return { go: true, unlock }
+  }
+  const { rows: holders } = await client.query<{ trusted: boolean }>(SWEEPER_IS_TRUSTED, [prefix])
+  return { go: holders[0]?.trusted !== true, unlock: async () => {} }
+}
+
+export function createSweeper(options: SweeperOptions): () => Promise<SweepResult> {
+  const { admin } = options
+  const orphans = createOrphanWatch(options)
+
+  const sweep = async (client: pg.Client): Promise<SweepResult> => {
     const result: SweepResult = { removed: [], failed: [] }
-    for (const login of logins) {
+    const due = await orphans(client)
+    if (due.length === 0) return result
+    const { go, unlock } = await lockSweep(client, admin.credentials.prefix)
+    if (!go) return result
+    for (const login of due) {
       try {
         if (await options.remove(client, login)) result.removed.push(login)
       } catch (error) {
         result.failed.push({ login, reason: messageOf(error) })
       }
     }
+    await unlock()
     return result
   }
-
-  return () =>
-    admin.cleaning.run(async (client) => {
-      const due = await orphans(client)
-      if (due.length === 0) return { removed: [], failed: [] }
-      const { rows } = await client.query<{ mine: boolean }>(
-        `SELECT pg_catalog.pg_try_advisory_lock(${SWEEP_LOCK}) AS mine`,
-        [prefix],
-      )
-      const mine = rows[0]?.mine === true
-      if (!mine) {
-        const trusted = await client.query<{ trusted: boolean }>(SWEEPER_IS_TRUSTED, [prefix])
-        if (trusted.rows[0]?.trusted === true) return { removed: [], failed: [] }
-      }
-      try {
-        return await removeAll(client, due)
-      } finally {
-        if (mine) await client.query(`SELECT pg_catalog.pg_advisory_unlock(${SWEEP_LOCK})`, [prefix]).catch(() => {})
-      }
-    })
+  return () => admin.cleaning.run(sweep)
 }
