@@ -31,9 +31,12 @@ export async function attempt<T>(
 ): Promise<T> {
   const sockets: Socket[] = []
   const controller = new AbortController()
+  // A promise of its own: whatever `run` waits for need not notice that its socket is gone.
+  const { promise: aborted, reject } = Promise.withResolvers<never>()
   const abort = (error: AccessError): void => {
     controller.abort(error)
     for (const socket of sockets) socket.destroy(error)
+    reject(error)
   }
   const state: Attempt = {
     signal: controller.signal,
@@ -51,9 +54,8 @@ export async function attempt<T>(
   }, timeout)
   signal?.addEventListener('abort', onAbort)
   try {
-    if (signal?.aborted) onAbort()
-    controller.signal.throwIfAborted()
-    const result = await run(state)
+    if (signal?.aborted) throw abandoned(target, signal.reason)
+    const result = await Promise.race([aborted, run(state)])
     controller.signal.throwIfAborted()
     return result
   } catch (thrown) {

@@ -58,6 +58,7 @@ export function createFrameReader(socket: Socket): FrameReader {
   const onEnd = (): void => fail(new UpstreamUnusable('it closed the connection during the login'))
   socket.pause()
   socket.on('data', onData).on('error', fail).on('end', onEnd).on('close', onEnd)
+  if (socket.destroyed || socket.readableEnded) onEnd()
 
   const cut = (): Frame | undefined => {
     const length = frameLength(pending)

@@ -29,6 +29,9 @@ export async function openTransport(
   config: DatabaseConfig,
   certificate?: ClientCertificate,
 ): Promise<net.Socket | tls.TLSSocket> {
+  // Before there is a socket that could be reset in the meantime.
+  const secureContext = usesTls(config) ? await secureContextFor(config, certificate) : undefined
+  attempt.signal.throwIfAborted()
   const socket = config.host.startsWith('/')
     ? net.connect({ path: `${config.host}/.s.PGSQL.${config.port}` })
     : net.connect({
@@ -41,9 +44,8 @@ export async function openTransport(
       })
   attempt.track(socket)
   await once(socket, 'connect', { signal: attempt.signal })
-  if (!usesTls(config)) return socket
+  if (secureContext === undefined) return socket
   attempt.stage = 'negotiating TLS'
-  const secureContext = await secureContextFor(config, certificate)
   await requestTls(socket)
   return await handshake(attempt, socket, config, secureContext)
 }
@@ -79,6 +81,7 @@ function firstChunk(socket: net.Socket): Promise<Buffer> {
       settle(() => reject(new UpstreamUnusable('it closed the connection on a request for TLS')))
     const onError = (error: Error): void => settle(() => reject(error))
     socket.on('data', onData).on('end', onEnd).on('error', onError).on('close', onEnd)
+    if (socket.destroyed) onEnd()
   })
 }
 

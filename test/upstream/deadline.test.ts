@@ -109,6 +109,14 @@ describe('an upstream that is not there', () => {
     )
   })
 
+  test.each(['require', 'disable'] as const)('resets each connection at once (TLS: %s)', async (mode) => {
+    const begun = performance.now()
+    const thrown = await refusal(async (peer) => void peer.socket.resetAndDestroy(), { tls: { mode } })
+    expect(thrown).toMatchObject({ code: 'upstream_unreachable', sqlstate: '08006' })
+    expect(thrown.message).toMatch(/closed the connection/)
+    expect(performance.now() - begun).toBeLessThan(3_000)
+  })
+
   test('goes away in the middle of the login', async () => {
     const thrown = await refusal(async (peer) => {
       await peer.startup()
