@@ -70,7 +70,7 @@ export function createIssuerKeys({ load, rule, now, onFailure }: KeysOptions): I
       failure = undefined
     } catch (thrown) {
       const error = thrown instanceof Error ? thrown : new Error(String(thrown))
-      failure = reason(error)
+      failure = error.message
       if (!closing.signal.aborted) onFailure(error)
     }
   }
@@ -113,9 +113,4 @@ export function createIssuerKeys({ load, rule, now, onFailure }: KeysOptions): I
 function keepImported(next: KeySet, previous: KeySet | undefined): KeySet {
   const known = new Map(previous?.keys.map((key) => [key.fingerprint, key.imported]))
   return { ...next, keys: next.keys.map((key) => ({ ...key, imported: known.get(key.fingerprint) ?? key.imported })) }
-}
-
-/** With the cause's text: openid-client's own message says only that the answer was not usable. */
-function reason(error: Error): string {
-  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message
 }

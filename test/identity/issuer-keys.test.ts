@@ -245,7 +245,7 @@ describe('invariant 14: when keys are fetched', () => {
   })
 })
 
-describe('which key', () => {
+describe('invariants 11 and 12: which key', () => {
   test("a kid of one issuer never serves another's token", async () => {
     const [mine, other] = [signingKey('shared-kid'), signingKey('shared-kid')]
     const [one, two] = [await keyServer(mine), await keyServer(other)]

@@ -128,6 +128,32 @@ describe('an issuer behind a private CA', () => {
     ])
   })
 
+  test('an answer that never ends is given up after 5 s, discovery and keys together', async () => {
+    const source = await server()
+    source.instead = (_request, response) => response.writeHead(200, { 'content-type': 'application/json' }).write('{')
+    const verifier = createVerifier({ ci: issuerConfig('generic', { url: source.url }) })
+    clean.push(() => verifier.close())
+    const began = performance.now()
+    await verifier.prime()
+    expect(performance.now() - began).toBeLessThan(8_000)
+    expect(verifier.status()['ci']?.failure).toContain('no answer within 5 s')
+  })
+
+  test.each([
+    ['nobody listens', undefined, 'ECONNREFUSED'],
+    ['there is no discovery document', 404, 'answered with status 404'],
+    ['discovery redirects', 302, 'answered with status 302; redirects are not followed'],
+  ])('the reason is told when %s', async (_what, status, reason) => {
+    const source = await server()
+    source.instead = (_request, response) => response.writeHead(status ?? 500, { location: source.url }).end()
+    if (status === undefined) await source.close()
+    const verifier = createVerifier({ ci: issuerConfig('generic', { url: source.url }) })
+    clean.push(() => verifier.close())
+    await verifier.prime()
+    expect(verifier.status()['ci']?.failure).toContain(reason)
+    expect(verifier.status()['ci']?.failure).toContain(source.url)
+  })
+
   test('an answer that is not JSON is told as such', async () => {
     const source = await server()
     source.instead = (_request, response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<html>')

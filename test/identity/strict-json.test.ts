@@ -93,6 +93,13 @@ describe('strict JSON', () => {
     expect(parseStrictJson(`${'['.repeat(32)}${']'.repeat(32)}`)).toBeDefined()
   })
 
+  test('the number of values is bounded', () => {
+    const list = (length: number) => JSON.stringify(Array.from({ length }, () => 1))
+    expect(parseStrictJson(list(2_000))).toHaveLength(2_000)
+    expect(() => parseStrictJson(list(2_001))).toThrow('more than 2000')
+    expect(parseStrictJson(JSON.stringify({ text: ','.repeat(10_000) }))).toBeDefined()
+  })
+
   test.each(['[]', '"text"', '1', 'null'])('%s is not an object', (text) => {
     expect(() => parseStrictObject(text)).toThrow('not a JSON object')
   })

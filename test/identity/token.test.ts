@@ -17,7 +17,7 @@ function refusal(token: string): AccessError {
   throw new Error(`accepted: ${token}`)
 }
 
-describe('decoding a token', () => {
+describe('invariant 11: decoding a token', () => {
   test('gives header fields and claims', () => {
     expect(decodeToken(forged(header, payload))).toEqual({ alg: 'RS256', kid: 'k1', iss: payload.iss, claims: payload })
   })

@@ -128,7 +128,7 @@ describe('before the signature is verified, the text is terse', () => {
   })
 })
 
-describe('time', () => {
+describe('invariant 13: time', () => {
   test('expired: how long ago, and how to get a fresh one', async () => {
     const subject = verifier()
     now += 300_000 + 12 * 60_000
@@ -204,7 +204,7 @@ describe('time', () => {
   })
 })
 
-describe('audience', () => {
+describe('invariant 13: audience', () => {
   test('a wrong one: which one the token has, which one to ask for, and how', async () => {
     const error = await refusal(github({ aud: 'https://github.com/acme' }))
     expect(error).toMatchObject({ code: 'audience_mismatch', sqlstate: '28P01' })
