@@ -35,11 +35,15 @@ export function resolvePaths(config: Config, mainFile: string): void {
 }
 
 /** One diagnostic for each file that can't be opened. Paths are absolute by now. */
-export async function checkReadable(config: Config, locate: YamlSource['locate']): Promise<Diagnostic[]> {
+export async function checkReadable(
+  config: Config,
+  locate: YamlSource['locate'],
+  isBroken: (path: Path) => boolean,
+): Promise<Diagnostic[]> {
   const found = await Promise.all(
     readablePaths(config).map(async (path) => {
       const file = valueAt(config, path)
-      const problem = typeof file === 'string' ? await unreadable(file) : undefined
+      const problem = typeof file === 'string' && !isBroken(path) ? await unreadable(file) : undefined
       if (problem === undefined) return []
       const message = `${name(path)}: ${String(file)} cannot be read: ${problem}`
       return [

@@ -46,6 +46,8 @@ interface Sources {
   origins: { source: YamlSource; index: number }[]
   value: Record<string, unknown>
   diagnostics: Diagnostic[]
+  /** Paths of values that are reported already. */
+  broken: Path[]
 }
 
 /**
@@ -61,20 +63,21 @@ export async function loadConfig(file: string, env: Environment, options: LoadOp
     redirect(main, origins, path, (source, at) => source.locate(at, prefer))
   const scalar = (path: Path): ScalarSource | undefined =>
     redirect(main, origins, path, (source, at) => source.scalar(at))
-  const { config, problems } = validate({ value: read.value, locate, scalar })
+  const { config, problems } = validate({ value: read.value, locate, scalar }, read.broken)
   diagnostics.push(...problems.map((one) => one.diagnostic))
   const files = read.all.map((source) => source.file)
   if (config === undefined) return { ok: false, diagnostics: sortDiagnostics(diagnostics, files) }
+  const broken = [...read.broken, ...problems.map((one) => one.path)]
+  const isBroken = (path: Path): boolean => touches(broken, path)
   resolvePaths(config, file)
-  if (options.checkFiles ?? true) diagnostics.push(...(await checkReadable(config, locate)))
-  const broken = problems.map((one) => one.path)
+  if (options.checkFiles ?? true) diagnostics.push(...(await checkReadable(config, locate, isBroken)))
   const loaded: LoadedConfig = {
     config,
     version: read.hash,
     files,
     ruleSources: config.rules.map((_rule, index) => position(locate(['rules', index, 'name'], 'value'))),
     locate,
-    isBroken: (path) => touches(broken, path),
+    isBroken,
   }
   if (diagnostics.length > 0) return { ok: false, diagnostics: sortDiagnostics(diagnostics, files), partial: loaded }
   return { ok: true, loaded }
@@ -104,17 +107,21 @@ async function readSources(file: string, env: Environment): Promise<Sources | Di
   const all = [main]
   const diagnostics = [...main.diagnostics]
   for (const path of await resolveIncludes(main, file, diagnostics)) {
-    const shown = relative(process.cwd(), path)
+    const shown = shorter(path)
     const included = await readConfigFile(path)
     if (included.ok) {
       hash.update(included.bytes)
-      const source = readYaml(shown.startsWith('..') ? path : shown, included.text, env)
+      const source = readYaml(shown, included.text, env)
       all.push(source)
       diagnostics.push(...source.diagnostics, ...checkIncluded(source))
     } else diagnostics.push(diagnostic('error', startOf(shown), `the included file ${included.problem}`))
   }
   const { value, origins } = joinRules(main, all)
-  return { main, all, hash: hash.digest('hex'), origins, value, diagnostics }
+  const broken = [
+    ...main.broken,
+    ...origins.flatMap(({ source, index }, joined) => inRule(source.broken, index, joined)),
+  ]
+  return { main, all, hash: hash.digest('hex'), origins, value, diagnostics, broken }
 }
 
 async function resolveIncludes(main: YamlSource, file: string, diagnostics: Diagnostic[]): Promise<string[]> {
@@ -166,6 +173,18 @@ function joinRules(main: YamlSource, all: readonly YamlSource[]): Pick<Sources, 
   }
   if (Array.isArray(value['rules']) || (value['rules'] === undefined && rules.length > 0)) value['rules'] = rules
   return { value, origins }
+}
+
+/** Relative to the working directory where that is below it. */
+function shorter(path: string): string {
+  const shown = relative(process.cwd(), path)
+  return shown.startsWith('..') ? path : shown
+}
+
+function inRule(paths: readonly Path[], index: number, joined: number): Path[] {
+  return paths
+    .filter((path) => path[0] === 'rules' && path[1] === index)
+    .map((path) => ['rules', joined, ...path.slice(2)])
 }
 
 /** Rules of included files follow those of the main file in one list; a path into that list leads to the file it came from. */

@@ -66,7 +66,16 @@ export async function includedFiles(pattern: string, mainFile: string): Promise<
   const found = new Set<string>()
   for await (const name of glob(pattern, { cwd: base })) {
     const path = resolve(base, name)
-    if (path !== resolve(mainFile) && (await stat(path)).isFile()) found.add(path)
+    // A dangling link stays, and is reported when it is read: a rule file that is not there must not go unnoticed.
+    if (path !== resolve(mainFile) && (await isFileOrMissing(path))) found.add(path)
   }
   return [...found].sort((a, b) => (a < b ? -1 : 1))
+}
+
+async function isFileOrMissing(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isFile()
+  } catch {
+    return true
+  }
 }

@@ -199,6 +199,7 @@ function example(issue: z.core.$ZodIssueInvalidStringFormat, value: unknown): st
 }
 
 function union(issue: z.core.$ZodIssueInvalidUnion, path: Path, value: unknown, lookup: Lookup): SchemaProblem[] {
+  if (value === undefined) return [invalidType('union', alternatives(issue), path, value, lookup)]
   if ('options' in issue && Array.isArray(issue.options))
     return [invalidValue(issue.options.map(String), path, value, lookup)]
   const fitting = issue.errors.filter(
@@ -211,18 +212,21 @@ function union(issue: z.core.$ZodIssueInvalidUnion, path: Path, value: unknown, 
     return exact.flatMap((inner) => translate(inner, [...path, ...inner.path.map(toStep)], lookup))
   if (isMapping(value)) return [oneKeyOf(path, value, lookup)]
   if (typeof value === 'number' || typeof value === 'boolean') return [needsQuotes(path, value, 'a string', lookup)]
-  const kinds = issue.errors
-    .map((branch) => branch[0])
-    .map((inner) => (inner?.code === 'invalid_type' ? KINDS[inner.expected] : undefined))
-  const wanted = [...new Set(kinds.filter((kind) => kind !== undefined))].join(' or ')
+  const wanted = alternatives(issue)
   return [
     problem(
       lookup,
       path,
-      `${name(path)} must be ${wanted || 'of another kind'}, found ${describe(value, lookup.scalar(path))}`,
+      `${name(path)} must be ${wanted}, found ${describe(value, lookup.scalar(path))}`,
       listHint(value, path),
     ),
   ]
+}
+
+/** `a string or a list` */
+function alternatives(issue: z.core.$ZodIssueInvalidUnion): string {
+  const kinds = issue.errors.map(([first]) => (first?.code === 'invalid_type' ? KINDS[first.expected] : undefined))
+  return [...new Set(kinds.filter((kind) => kind !== undefined))].join(' or ') || 'of another kind'
 }
 
 function misses(issue: Issue, value: unknown): boolean {

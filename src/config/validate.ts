@@ -15,7 +15,8 @@ export interface Validated {
 
 const MAX_PASSES = 8
 
-export function validate(lookup: Lookup): Validated {
+/** @param reported paths of values that have a diagnostic already */
+export function validate(lookup: Lookup, reported: readonly Path[]): Validated {
   const data = structuredClone(lookup.value)
   const problems: SchemaProblem[] = []
   for (let pass = 0; pass < MAX_PASSES; pass++) {
@@ -23,15 +24,15 @@ export function validate(lookup: Lookup): Validated {
     if (parsed.success) return { config: parsed.data, problems }
     const here: Lookup = { ...lookup, value: data }
     const found = schemaProblems(parsed.error.issues, here).filter((one) => !retyped(data, one, lookup))
-    // What later passes find is an echo of the mending, unless it stands where nothing was mended.
-    problems.push(
-      ...found.filter(
-        (one) => !problems.some((old) => startsWith(one.path, old.path) || startsWith(old.path, one.path)),
-      ),
-    )
+    // What stands in a reported value says nothing new. What later passes find is an echo of the mending, unless it stands where nothing was mended.
+    problems.push(...found.filter((one) => !touches(reported, one.path) && !touches(paths(problems), one.path)))
     for (const one of found) mend(data, one)
   }
   return { config: undefined, problems }
+}
+
+function paths(problems: readonly SchemaProblem[]): Path[] {
+  return problems.map((one) => one.path)
 }
 
 /** A variable's value is text; where a number or a boolean is wanted, `${PORT:-5432}` may stand for one. */

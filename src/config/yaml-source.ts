@@ -33,6 +33,8 @@ export interface YamlSource {
   /** Plain objects, arrays and scalars; variables are expanded. Undefined where the file does not parse. */
   value: unknown
   diagnostics: Diagnostic[]
+  /** Values that are reported already, because a variable in them has no value. */
+  broken: Path[]
   /** Where a path stands; for a missing one its nearest ancestor. `key` points at the key rather than at the value. */
   locate(path: Path, prefer?: 'key' | 'value'): Span
   scalar(path: Path): ScalarSource | undefined
@@ -50,11 +52,12 @@ interface Reader {
   lines: LineCounter
   places: Map<string, Place>
   diagnostics: Diagnostic[]
+  broken: Path[]
   env: Readonly<Record<string, string | undefined>>
 }
 
 export function readYaml(file: string, text: string, env: Readonly<Record<string, string | undefined>>): YamlSource {
-  const reader: Reader = { file, text, lines: new LineCounter(), places: new Map(), diagnostics: [], env }
+  const reader: Reader = { file, text, lines: new LineCounter(), places: new Map(), diagnostics: [], broken: [], env }
   const document = parse(reader)
   let value: unknown
   if (document !== undefined) {
@@ -65,6 +68,7 @@ export function readYaml(file: string, text: string, env: Readonly<Record<string
     file,
     value,
     diagnostics: reader.diagnostics,
+    broken: reader.broken,
     locate: (path, prefer = 'value') => locate(reader, path, prefer),
     scalar: (path) => reader.places.get(JSON.stringify(path))?.scalar,
   }
@@ -114,6 +118,17 @@ function parse(reader: Reader): Document | undefined {
     return undefined
   }
   const syntax = errors.filter((error) => !HARMLESS.has(error.code))
+  const unquoted = syntax.find(({ pos: [at] }) => reader.text.startsWith('${', at - 1))
+  if (unquoted !== undefined) {
+    // What follows in the file is an echo of this one.
+    report(
+      reader,
+      [unquoted.pos[0] - 1, unquoted.pos[0] + 1],
+      'a variable inside { } or [ ] needs quotes',
+      `write "\${NAME}"`,
+    )
+    return undefined
+  }
   for (const error of syntax.slice(0, MAX_SYNTAX_ERRORS)) report(reader, error.pos, `not valid YAML: ${error.message}`)
   for (const error of errors.filter((one) => one.code === 'DUPLICATE_KEY')) {
     report(reader, error.pos, 'this key stands here twice', 'keep one of them; the other would be ignored')
@@ -166,7 +181,7 @@ function convert(reader: Reader, node: unknown, path: Path, key?: readonly [numb
   reader.places.set(JSON.stringify(path), place)
   if (isMap(node)) return convertMap(reader, node.items, path)
   if (isSeq(node)) return node.items.map((item, index) => convert(reader, item, [...path, index]))
-  if (isScalar(node)) return convertScalar(reader, node, place)
+  if (isScalar(node)) return convertScalar(reader, node, place, path)
   return undefined
 }
 
@@ -197,7 +212,7 @@ function convertMap(
   return result
 }
 
-function convertScalar(reader: Reader, node: Scalar, place: Place): unknown {
+function convertScalar(reader: Reader, node: Scalar, place: Place, path: Path): unknown {
   const plain = node.type === 'PLAIN'
   place.scalar = { source: node.source ?? String(node.value), plain, expanded: false }
   if (typeof node.value === 'bigint') return Number(node.value)
@@ -205,6 +220,7 @@ function convertScalar(reader: Reader, node: Scalar, place: Place): unknown {
   const expansion = expandVariables(node.value, reader.env)
   place.scalar.expanded = expansion.expanded
   const range = place.value ?? [0, 1]
+  if (expansion.unset.length > 0 || expansion.malformed.length > 0) reader.broken.push(path)
   for (const name of expansion.unset) {
     report(
       reader,

@@ -1,0 +1,46 @@
+import { readFile } from 'node:fs/promises'
+import { expect, test } from 'vitest'
+import { configJsonSchema, type JsonSchema, knownKeys } from '../../src/config/json-schema.ts'
+import { loadPolicy } from '../../src/policy/load.ts'
+
+const EXAMPLE = new URL('../../config/pgusher.example.yaml', import.meta.url).pathname
+const SCHEMA = new URL('../../config/pgusher.schema.json', import.meta.url)
+
+/** Every key of every mapping in the schema. */
+function allKeys(schema: JsonSchema): string[] {
+  const inner = [...(schema.anyOf ?? []), ...(schema.oneOf ?? []), schema.items, schema.additionalProperties]
+  const below = inner.filter((one) => typeof one === 'object').flatMap(allKeys)
+  return [...Object.entries(schema.properties ?? {}).flatMap(([key, value]) => [key, ...allKeys(value)]), ...below]
+}
+
+test('the example loads without a warning', async () => {
+  const result = await loadPolicy(EXAMPLE, { PGUSHER_ADMIN_PASSWORD: 'x' }, { checkFiles: false })
+  expect(result).toMatchObject({ ok: true, warnings: [] })
+})
+
+test('the example shows every key that there is', async () => {
+  const text = await readFile(EXAMPLE, 'utf8')
+  const missing = [...new Set(allKeys(configJsonSchema()))].filter((key) => !new RegExp(`\\b${key}:`).test(text))
+  expect(missing).toEqual([])
+})
+
+test('config/pgusher.schema.json is what `pgusher schema` prints; run `npm run schema` after a change', async () => {
+  expect(await readFile(SCHEMA, 'utf8')).toBe(`${JSON.stringify(configJsonSchema(), null, 2)}\n`)
+})
+
+test('the schema describes what is written, keeps descriptions, and refuses unknown keys', () => {
+  const schema = configJsonSchema()
+  expect(schema['$schema']).toBe('https://json-schema.org/draft/2020-12/schema')
+  expect(schema.additionalProperties).toBe(false)
+  expect(schema['required']).toEqual(['version', 'listen', 'issuers', 'databases'])
+  expect(schema.properties?.['drain_timeout']).toMatchObject({
+    type: 'string',
+    description: expect.stringContaining('SIGTERM'),
+  })
+})
+
+test('known keys are found by path, through lists, records and alternatives', () => {
+  expect(knownKeys(['rules', 3, 'match', 'ref'])).toEqual(['in', 'not_in', 'glob'])
+  expect(knownKeys(['databases', 'x', 'credentials'])).toEqual(expect.arrayContaining(['kind', 'admin', 'ca']))
+  expect(knownKeys(['nowhere', 'at', 'all'])).toEqual([])
+})
