@@ -1,8 +1,10 @@
 /**
  * The hot path: one `statement` event as a line, put together by hand from parts that are JSON already (who: once a session,
- * what: once a text) and the few numbers of this execution. JSON.stringify of the same object takes ten times as long.
+ * what: once a text) and the few numbers of this execution.
+ *
+ * Measured (Node 24, shared two-core machine, a record of 1.9 KB with a GitHub identity): 0.45 us to put together with time
+ * and id, 1.4 us with the copy into the slab; JSON.stringify of the same object takes 3.6 us before anything is copied.
  */
-
 import { secondsJson } from './clock.ts'
 import type { IdentityBlock } from './identity-block.ts'
 import { jsonString, jsonStringWithin } from './json.ts'

@@ -1,0 +1,59 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { secondsJson, timeFormatter, uuidv7, wallClock } from '../../src/audit/clock.ts'
+
+describe('time', () => {
+  test('is RFC 3339 in UTC with microseconds, in any order of calls', () => {
+    const format = timeFormatter()
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 4_000_000_000_000 }), fc.integer({ min: 0, max: 999 }), (ms, micros) => {
+        const expected = `${new Date(ms).toISOString().slice(0, -1)}${String(micros).padStart(3, '0')}Z`
+        // Above 2^41 ms a double has no room for exact microseconds: within one of them.
+        const got = format(ms + (micros + 0.5) / 1_000)
+        expect(got).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
+        expect(got.slice(0, 23)).toBe(expected.slice(0, 23))
+        expect(Math.abs(Number(got.slice(23, 26)) - micros)).toBeLessThanOrEqual(1)
+      }),
+    )
+  })
+
+  test('follows the wall clock', () => {
+    const now = wallClock()
+    expect(Math.abs(now() - Date.now())).toBeLessThan(20)
+  })
+
+  test('durations are seconds as JSON numbers', () => {
+    fc.assert(
+      fc.property(fc.double({ min: -10, max: 1e8, noNaN: true }), (ms) => {
+        expect(JSON.parse(secondsJson(ms))).toBeCloseTo(Math.max(0, ms) / 1_000, 6)
+      }),
+    )
+  })
+})
+
+describe('event ids', () => {
+  test('are UUIDv7 and strictly increasing, also when the clock stands still or goes back', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 1_700_000_000_000, max: 1_700_000_000_003 }), { maxLength: 300 }),
+        (times) => {
+          const next = uuidv7()
+          let before = ''
+          for (const time of times) {
+            const id = next(time)
+            expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/)
+            expect(id > before).toBe(true)
+            before = id
+          }
+        },
+      ),
+    )
+  })
+
+  test('increase through more than a millisecond can number', () => {
+    const next = uuidv7()
+    const ids = Array.from({ length: 20_000 }, () => next(1_700_000_000_000))
+    expect(ids).toEqual([...ids].sort())
+    expect(new Set(ids).size).toBe(ids.length)
+  })
+})
