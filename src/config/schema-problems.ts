@@ -199,9 +199,9 @@ function example(issue: z.core.$ZodIssueInvalidStringFormat, value: unknown): st
 }
 
 function union(issue: z.core.$ZodIssueInvalidUnion, path: Path, value: unknown, lookup: Lookup): SchemaProblem[] {
-  if (value === undefined) return [invalidType('union', alternatives(issue), path, value, lookup)]
   if ('options' in issue && Array.isArray(issue.options))
     return [invalidValue(issue.options.map(String), path, value, lookup)]
+  if (value === undefined) return [invalidType('union', alternatives(issue), path, value, lookup)]
   const fitting = issue.errors.filter(
     (branch) => !branch.some((inner) => inner.path.length === 0 && inner.code === 'invalid_type'),
   )
