@@ -12,7 +12,9 @@ import type { SinkTarget } from './sink-target.ts'
 const FLUSH_MS = 50
 /** Backlog under which a sink that failed counts as working again. */
 const RECOVERED_BYTES = 256 * 1024
-const RETRY_MS = { first: 20, most: 500 }
+const RETRY_MS = { first: 20, most: 500, fullPipe: 10 }
+/** A sink that makes progress is given so long to take the rest when it closes. */
+const CLOSE_MS = 10_000
 /** How often the name of the file is compared with the open file. */
 const DISPLACED_CHECK_MS = 500
 
@@ -61,6 +63,22 @@ export interface LineSink {
 }
 
 type Waiter = { upTo: number; resolve: () => void; reject: (error: Error) => void }
+
+/** Rejects when `left` did not change for `deadline` milliseconds, or after `CLOSE_MS`. */
+function giveUp(left: () => number, deadline: number): { up: Promise<never>; stop: () => void } {
+  const begun = performance.now()
+  let before = left()
+  let timer: NodeJS.Timeout | undefined
+  const up = new Promise<never>((_, reject) => {
+    timer = setInterval(() => {
+      const now = left()
+      const late = performance.now() - begun > CLOSE_MS
+      if (now === before || late) reject(new Error(late ? 'it is too slow' : `no progress within ${deadline} ms`))
+      before = now
+    }, deadline)
+  })
+  return { up, stop: () => clearInterval(timer) }
+}
 
 export function lineSink(options: LineSinkOptions): LineSink {
   const { target, log } = options
@@ -190,7 +208,7 @@ export function lineSink(options: LineSinkOptions): LineSink {
         // A pipe that is full for a moment is not a failure; the deadline decides.
         if (code !== 'EAGAIN') fail(message)
         if (!KEEPS_DESCRIPTOR.has(code)) await target.close().catch(() => {})
-        await pause(retry)
+        await pause(code === 'EAGAIN' ? RETRY_MS.fullPipe : retry)
         retry = Math.min(retry * 2, RETRY_MS.most)
       }
       if (stopped) break
@@ -268,15 +286,14 @@ export function lineSink(options: LineSinkOptions): LineSink {
     async close() {
       clearInterval(displacedCheck)
       clearTimeout(flushTimer)
-      const late = new Error(`audit ${target.name}: closed with lines that could not be written`)
-      let timer: NodeJS.Timeout | undefined
-      const deadline = new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(late), options.deadline)
-      })
+      const give = giveUp(() => queue.bytes, options.deadline)
       try {
-        await Promise.race([flush(), deadline])
+        await Promise.race([flush(), give.up])
+      } catch (error) {
+        const left = queue.bytes
+        throw new Error(`audit ${target.name}: closed with ${left} bytes not written: ${(error as Error).message}`)
       } finally {
-        clearTimeout(timer)
+        give.stop()
         stopped = true
         wake?.()
         // A write that hangs keeps its descriptor until it returns: closing it now could hand the number to another file.

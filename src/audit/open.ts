@@ -67,17 +67,23 @@ async function openSinks(config: AuditConfig, options: RecorderOptions, core: Co
   }
   if (config.file !== undefined) {
     const { path, rotate, keep } = config.file
-    const target = fileTarget(path)
-    await target.open().catch((error: NodeJS.ErrnoException) => {
-      if (FATAL_OPEN.has(error.code ?? '')) {
-        throw new Error(`the audit file ${path} cannot be opened: ${error.message}`, { cause: error })
-      }
-    })
-    // The sink looks at the file itself, as whether it ends in a torn line.
-    await target.close()
-    sinks.push(lineSink({ ...common, target, rotate: { path, size: rotate, keep } }))
+    await probe(path)
+    sinks.push(lineSink({ ...common, target: fileTarget(path), rotate: { path, size: rotate, keep } }))
   }
   if (config.stdout || config.file === undefined) sinks.push(lineSink({ ...common, target: stdoutTarget() }))
+}
+
+/** @throws Error for a path that no waiting will make right. */
+async function probe(path: string): Promise<void> {
+  const target = fileTarget(path)
+  try {
+    await target.open()
+  } catch (error) {
+    const { code = '', message } = error as NodeJS.ErrnoException
+    if (FATAL_OPEN.has(code)) throw new Error(`the audit file ${path} cannot be opened: ${message}`, { cause: error })
+  } finally {
+    await target.close()
+  }
 }
 
 interface Core {

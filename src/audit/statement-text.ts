@@ -46,7 +46,7 @@ function subjectOf(record: StatementRecord, text: string, known: Classification)
     return {
       text: repeated ? undefined : known.text,
       normalized: repeated ? undefined : known.normalized,
-      facts: known.parsed && !record.inBatch ? combine(statements) : UNKNOWN_FACTS,
+      facts: known.parsed && !record.inBatch ? combine(statements) : { ...UNKNOWN_FACTS, secret: known.secret },
       sha256: record.textSha256 ?? sha256(text),
       bytes: record.textBytes,
     }

@@ -1,0 +1,88 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Classifier, createClassifier } from '../../src/audit/classifier.ts'
+
+const log: string[] = []
+let classifier: Classifier
+
+beforeAll(async () => {
+  classifier = await createClassifier({ log: (_level, message) => log.push(message), deadline: 10_000 })
+})
+afterAll(() => classifier.close())
+
+describe('the classifier', () => {
+  test('answers from the worker, then from its cache, with one flight a text', async () => {
+    const sql = 'select * from public.orders where id = 1'
+    expect(classifier.peek(sql)).toBeUndefined()
+    const [first, second] = await Promise.all([classifier.classify(sql), classifier.classify(sql)])
+    expect(second).toBe(first)
+    expect(first).toMatchObject({
+      settled: true,
+      parsed: true,
+      statements: [{ class: 'READ', tables: ['public.orders'] }],
+    })
+    expect(classifier.peek(sql)).toBe(first)
+  })
+
+  test('an input that traps the parser is unknown, and the next text is read by a new worker', async () => {
+    const bomb = `select ${'1+'.repeat(20_000)}1`
+    const before = log.length
+    const hit = await classifier.classify(bomb)
+    expect(hit).toMatchObject({ settled: true, parsed: false, text: bomb })
+    expect(log.slice(before)).toEqual(['a statement crashed the SQL parser; the worker is replaced'])
+    expect(await classifier.classify('truncate a.b')).toMatchObject({ statements: [{ class: 'WRITE' }] })
+    // It is not tried a second time.
+    expect(classifier.peek(bomb)).toBe(hit)
+  })
+
+  test('what crashed the parser and may hold a password has no text', async () => {
+    const hit = await classifier.classify(`alter role x password 'hunter2'; select ${'1+'.repeat(20_000)}1`)
+    expect(hit).toMatchObject({ parsed: false, text: undefined, normalized: undefined, secret: true })
+  })
+
+  test('texts that wait behind a crash are classified all the same', async () => {
+    const texts = Array.from({ length: 20 }, (_, n) => `select ${n} from a.b`)
+    const all = [classifier.classify(`select ${'2+'.repeat(20_000)}1`), ...texts.map((sql) => classifier.classify(sql))]
+    const [bomb, ...rest] = await Promise.all(all)
+    expect(bomb?.parsed).toBe(false)
+    expect(rest.map(({ statements }) => statements[0]?.class)).toEqual(texts.map(() => 'READ'))
+  })
+
+  test('a text beyond 64 KiB and one with NUL are not parsed, and redacted by tokens', async () => {
+    const long = `select '${'x'.repeat(70_000)}'; alter role a password 'hunter2'`
+    expect(await classifier.classify(long)).toMatchObject({
+      parsed: false,
+      text: long.replace('hunter2', '<redacted>'),
+    })
+    const nul = "select 1\0; alter role a password 'hunter2'"
+    expect(await classifier.classify(nul)).toMatchObject({ parsed: false, text: nul.replace('hunter2', '<redacted>') })
+  })
+})
+
+describe('a classifier in a hurry', () => {
+  test('gives up at its deadline: no text where that may hold a secret', async () => {
+    const hurried = await createClassifier({ log: () => {}, deadline: 0 })
+    // Two thousand texts in front keep the worker busy for longer than no time at all.
+    const crowd = Array.from({ length: 200 }, (_, n) =>
+      hurried.classify(`select ${n} from t where ${'a = 1 and '.repeat(100)} true`),
+    )
+    const [open, secret] = await Promise.all([
+      hurried.classify('select 1 from z'),
+      hurried.classify("alter role x password 'hunter2'"),
+    ])
+    await Promise.all(crowd)
+    expect(open).toMatchObject({ settled: false, parsed: false, text: 'select 1 from z' })
+    expect(secret).toMatchObject({ settled: false, parsed: false, text: undefined })
+    expect(hurried.givenUp("create user x password 'y'").text).toBeUndefined()
+    await hurried.close()
+  })
+
+  test('refuses nobody when its queue is full, and lets nobody wait after it closed', async () => {
+    const crowded = await createClassifier({ log: () => {}, deadline: 10_000 })
+    const flood = Array.from({ length: 2_500 }, (_, n) => crowded.classify(`select ${n}`))
+    const closing = crowded.close()
+    const results = await Promise.all(flood)
+    await closing
+    expect(results.every(({ text }, n) => text === `select ${n}`)).toBe(true)
+    expect(await crowded.classify('select late')).toMatchObject({ settled: false, parsed: false })
+  })
+})
