@@ -64,7 +64,7 @@ export async function connectAs(
   dbname: string,
   application: string,
 ): Promise<pg.Client> {
-  const password = login.password ?? noPassword
+  const password = login.password ?? (() => refuseToAnswer(login.user))
   const client = new pg.Client({
     host: config.host,
     port: config.port,
@@ -89,11 +89,11 @@ export async function connectAs(
   return client
 }
 
-async function noPassword(): Promise<string> {
-  throw new AccessError(
-    'credential_failed',
-    'PostgreSQL asks pgusher for a password, and none is configured for its admin',
-  )
+async function refuseToAnswer(user: string): Promise<string> {
+  const hint = 'its line in pg_hba.conf must ask for what is configured under credentials'
+  throw new AccessError('credential_failed', `PostgreSQL asks for a password of "${user}", and pgusher has none`, {
+    hint,
+  })
 }
 
 /** One connection whose users take turns; made when it is first needed and again after it broke. */

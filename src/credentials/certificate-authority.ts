@@ -67,7 +67,8 @@ export async function issueClientCertificate(
   const keys = await webcrypto.subtle.generateKey(EC, true, ['sign', 'verify'])
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: randomSerial(),
-    subject: [{ CN: [role] }],
+    // As a bare string the library would parse it: of `x "postgres"` only what stands in quotes would remain.
+    subject: new x509.Name([{ CN: [{ utf8String: role }] }]),
     issuer: signer.certificate.subjectName,
     notBefore: new Date(now - BACKDATED),
     notAfter: new Date(validUntil),

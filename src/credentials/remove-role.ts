@@ -4,7 +4,7 @@
  */
 import type pg from 'pg'
 import { type Admin, inTransaction, retryCollisions } from './admin-connection.ts'
-import { sqlstateOf } from './failure.ts'
+import { messageOf, sqlstateOf } from './failure.ts'
 import { EQ, hasMembershipOptions, joinRole, leaveRole, quoteIdentifier, quoteLiteral } from './sql.ts'
 
 /** `reason` names what stands in the way; for the log, the audit and the operator. */
@@ -51,7 +51,12 @@ async function endSessions(client: pg.Client, role: Doomed): Promise<void> {
 /** False when somebody else (a prepared transaction, an open one of the job) holds the role's catalog row. */
 async function disableLogin(client: pg.Client, role: Doomed): Promise<boolean> {
   try {
-    await retryCollisions(() => client.query(`ALTER ROLE ${quoteIdentifier(role.login)} NOLOGIN`))
+    await retryCollisions(() =>
+      inTransaction(client, async () => {
+        await client.query("SET LOCAL lock_timeout = '500ms'")
+        await client.query(`ALTER ROLE ${quoteIdentifier(role.login)} NOLOGIN`)
+      }),
+    )
     return true
   } catch (error) {
     if (sqlstateOf(error) === '55P03') return false
@@ -97,14 +102,18 @@ async function rollBackPrepared(admin: Admin, client: pg.Client, role: Doomed): 
   }
 }
 
-/** Prepared transactions of others that hold a lock on the role or on pg_authid: they are not ours to end. */
+/**
+ * Prepared transactions of others that hold a lock on the role or on pg_authid: they are not ours to end. The lock on its
+ * own id tells which locks without a process are a prepared transaction's.
+ */
 async function foreignPrepared(client: pg.Client, role: Doomed): Promise<string[]> {
   const sql = `
     SELECT DISTINCT pg_catalog.format('prepared transaction %L of role %I in database %I', p.gid, p.owner, p.database) AS what
     FROM pg_catalog.pg_prepared_xacts p
-    JOIN pg_catalog.pg_locks l ON l.virtualtransaction ${EQ} ('-1/'::pg_catalog.text OPERATOR(pg_catalog.||) p.transaction::pg_catalog.text)
-    WHERE (l.classid ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass AND l.objid ${EQ} $1::pg_catalog.oid)
-      OR l.relation ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass`
+    JOIN pg_catalog.pg_locks own ON own.pid IS NULL AND own.transactionid ${EQ} p.transaction
+    JOIN pg_catalog.pg_locks held ON held.pid IS NULL AND held.virtualtransaction ${EQ} own.virtualtransaction
+    WHERE (held.classid ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass AND held.objid ${EQ} $1::pg_catalog.oid)
+      OR held.relation ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass`
   const { rows } = await client.query<{ what: string }>(sql, [role.oid])
   return rows.map(({ what }) => what)
 }
@@ -124,26 +133,44 @@ async function holdings(client: pg.Client, role: Doomed): Promise<Holding[]> {
   return (await client.query<Holding>(sql, [role.oid])).rows
 }
 
-/** What it owns goes to the group role that it could assume; privileges that it was given are withdrawn. */
-async function release(client: pg.Client, role: Doomed, heir: string | undefined): Promise<void> {
+/**
+ * Group roles that the admin may grant and has no privileges of. Only who has those of an object's owner, or of whoever
+ * passed a privilege on, can withdraw the privilege; up to 15 the admin always has them.
+ */
+async function joinable(client: pg.Client, role: Doomed, prefix: string): Promise<string[]> {
+  if (!hasMembershipOptions(role.version)) return []
+  const sql = `SELECT r.rolname::pg_catalog.text AS name FROM pg_catalog.pg_roles r
+    WHERE NOT r.rolcanlogin AND NOT r.rolsuper AND NOT pg_catalog.starts_with(r.rolname::pg_catalog.text, $1)
+      AND pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION')
+      AND NOT pg_catalog.pg_has_role(current_user, r.oid, 'USAGE')`
+  return (await client.query<{ name: string }>(sql, [prefix])).rows.map(({ name }) => name)
+}
+
+/** What it owns goes to `heir`; privileges that it was given are withdrawn. The admin is a member of `joined` meanwhile. */
+async function release(
+  client: pg.Client,
+  role: Doomed,
+  heir: string | undefined,
+  joined: readonly string[],
+): Promise<void> {
   const login = quoteIdentifier(role.login)
+  const memberships = [role.login, ...joined]
   await retryCollisions(() =>
     inTransaction(client, async () => {
-      await client.query(joinRole(role.login, role.version))
-      if (heir !== undefined) {
-        // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
-        const joins = hasMembershipOptions(role.version)
-        if (joins) await client.query(joinRole(heir, role.version))
-        await client.query(`REASSIGN OWNED BY ${login} TO ${quoteIdentifier(heir)}`)
-        if (joins) await client.query(leaveRole(heir, role.version))
-      }
+      for (const name of memberships) await client.query(joinRole(name, role.version))
+      if (heir !== undefined) await client.query(`REASSIGN OWNED BY ${login} TO ${quoteIdentifier(heir)}`)
       await client.query(`DROP OWNED BY ${login}`)
-      await client.query(leaveRole(role.login, role.version))
+      for (const name of memberships) await client.query(leaveRole(name, role.version))
     }),
   )
 }
 
-async function releaseEverywhere(admin: Admin, client: pg.Client, role: Doomed): Promise<void> {
+async function releaseEverywhere(
+  admin: Admin,
+  client: pg.Client,
+  role: Doomed,
+  joined: readonly string[],
+): Promise<void> {
   for (const { database, owns } of await holdings(client, role)) {
     const heir = role.groups[0]
     if (owns && (heir === undefined || role.groups.length > 1)) {
@@ -154,16 +181,17 @@ async function releaseEverywhere(admin: Admin, client: pg.Client, role: Doomed):
     }
     const home = database ?? client.database
     if (home === undefined) throw new RemovalError('the admin connection does not say its database')
-    await inDatabase(admin, client, home, (there) => release(there, role, owns ? heir : undefined))
+    await inDatabase(admin, client, home, (there) => release(there, role, owns ? heir : undefined, joined))
   }
 }
 
-async function drop(client: pg.Client, role: Doomed): Promise<boolean> {
+/** @returns what still depends on it, in PostgreSQL's words; undefined when it is dropped. */
+async function drop(client: pg.Client, role: Doomed): Promise<string | undefined> {
   try {
     await retryCollisions(() => client.query(`DROP ROLE ${quoteIdentifier(role.login)}`))
-    return true
+    return undefined
   } catch (error) {
-    if (sqlstateOf(error) === '2BP01') return false
+    if (sqlstateOf(error) === '2BP01') return messageOf(error)
     throw error
   }
 }
@@ -193,13 +221,17 @@ export async function removeRole(admin: Admin, client: pg.Client, login: string)
   await rollBackPrepared(admin, client, role)
   await explained(client, role, async () => {
     if (!disabled) await client.query(`ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`)
-    // Between two looks the group role can have given it something once more.
+    // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
+    let joined = hasMembershipOptions(role.version) ? role.groups : []
     for (let attempt = 1; ; attempt++) {
-      await releaseEverywhere(admin, client, role)
+      await releaseEverywhere(admin, client, role, joined)
       // A session that was let in before NOLOGIN shows in pg_stat_activity a moment later.
       await endSessions(client, role)
-      if (await drop(client, role)) break
-      if (attempt === 3) throw new RemovalError('objects that depend on it keep appearing')
+      const dependents = await drop(client, role)
+      if (dependents === undefined) break
+      if (attempt === 3) throw new RemovalError(dependents)
+      // Another job's group role gave it something, or its own did so between two looks.
+      joined = [...new Set([...joined, ...(await joinable(client, role, admin.credentials.prefix))])]
     }
   })
   if ((await find(client, login)) !== undefined) throw new RemovalError('it is still there')

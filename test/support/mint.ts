@@ -5,7 +5,7 @@ import { createEphemeralRoleMinter, type EphemeralRoleOptions } from '../../src/
 import type { MintedCredential, Minter } from '../../src/credentials/minter.ts'
 import type { Principal } from '../../src/identity/principal.ts'
 import type { Grant } from '../../src/policy/types.ts'
-import { type PostgresServer, query, type Shop, urlFor } from './postgres.ts'
+import { type PostgresServer, query, type Shop, urlFor } from './shop.ts'
 
 export function principalOf(run: string): Principal {
   return {
@@ -42,7 +42,7 @@ export function grantOf(change: Partial<Grant> = {}): Grant {
 
 /** An entry of `databases` for that server, without TLS. */
 export function databaseOf(
-  server: PostgresServer,
+  server: Pick<PostgresServer, 'host' | 'port'>,
   shop: Shop,
   change: { prefix?: string; linger?: number } = {},
 ): DatabaseConfig {
@@ -59,7 +59,7 @@ export function databaseOf(
 
 /** As one process of pgusher would mint; `boot` tells processes apart. */
 export function minterOf(
-  server: PostgresServer,
+  server: Pick<PostgresServer, 'host' | 'port'>,
   shop: Shop,
   { boot = 'one', prefix, ...options }: EphemeralRoleOptions & { boot?: string; prefix?: string } = {},
 ): Minter {
@@ -70,7 +70,11 @@ export function minterOf(
 }
 
 /** How pgusher logs in upstream with it: the role is said in the StartupMessage. */
-export function urlOf(server: PostgresServer, credential: MintedCredential, database = 'shop'): string {
+export function urlOf(
+  server: Pick<PostgresServer, 'superuserUrl'>,
+  credential: MintedCredential,
+  database = 'shop',
+): string {
   const password = credential.secret.type === 'scram' ? credential.secret.password : ''
   const url = new URL(urlFor(server.superuserUrl, { user: credential.login, password, database }))
   if (credential.assumeRole !== undefined) url.searchParams.set('options', `-c role=${credential.assumeRole}`)

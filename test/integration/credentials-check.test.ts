@@ -1,0 +1,85 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Finding, Minter } from '../../src/credentials/minter.ts'
+import { minterOf } from '../support/mint.ts'
+import { type PostgresServer, postgresVersions, query, type Shop, setupShop } from '../support/postgres.ts'
+
+describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ version, start }) => {
+  let server: PostgresServer
+  let shop: Shop
+  let minter: Minter
+
+  beforeAll(async () => {
+    server = await start()
+    shop = await setupShop(server)
+    minter = minterOf(server, shop)
+  })
+  afterAll(async () => {
+    await minter?.close()
+    await server?.stop()
+  })
+
+  const superuser = (sql: string) => query(server.superuserUrl, sql)
+  const told = (findings: Finding[]) => findings.map(({ level, message }) => `${level}: ${message}`)
+
+  test('a well prepared server has no errors; what cannot be known is a warning', async () => {
+    const findings = told(await minter.check(['shop_migrator', 'shop_reader']))
+    expect(findings).toEqual([
+      ...(version < 16
+        ? [expect.stringMatching(/^warning: PostgreSQL 15 lets any role with CREATEROLE.*as dangerous as a superuser$/)]
+        : []),
+      `warning: pg_hba.conf could not be read (pg_hba_file_rules is the superuser's)`,
+    ])
+  })
+
+  test('everything that is wrong is told at once, with what to do', async () => {
+    await superuser(`CREATE ROLE risky BYPASSRLS; GRANT risky TO pgusher_admin WITH ADMIN OPTION;
+      CREATE ROLE not_mine; GRANT pg_read_all_data TO shop_reader; CREATE ROLE pgu_reports;
+      CREATE ROLE pgu_aaaaaaaa_bbbbbbbb; ALTER ROLE pgusher_admin NOCREATEROLE NOINHERIT`)
+    const findings = await minter.check(['risky', 'not_mine', 'missing', 'shop_reader'])
+    expect(told(findings)).toEqual(
+      expect.arrayContaining([
+        'error: admin "pgusher_admin" cannot make roles',
+        'error: role "risky" is not given to jobs: it has BYPASSRLS',
+        'error: admin "pgusher_admin" may not grant role "not_mine"',
+        'error: role "missing" does not exist',
+        expect.stringMatching(/^warning: role "shop_reader": it is a member of pg_read_all_data/),
+        'warning: role "pgu_reports" begins with "pgu_" and was not made by pgusher',
+        'warning: role "pgu_aaaaaaaa_bbbbbbbb" begins with "pgu_" and was not made by pgusher',
+        ...(version < 16 ? [expect.stringMatching(/^error: admin "pgusher_admin" is NOINHERIT/)] : []),
+      ]),
+    )
+    const hint = findings.find(({ message }) => message.includes('"not_mine"'))?.hint
+    const options = version >= 16 ? 'WITH ADMIN TRUE, INHERIT FALSE, SET FALSE' : 'WITH ADMIN OPTION'
+    expect(hint).toBe(`GRANT "not_mine" TO "pgusher_admin" ${options}`)
+    await superuser(
+      `${hint}; ALTER ROLE pgusher_admin CREATEROLE INHERIT; DROP ROLE risky, pgu_reports, pgu_aaaaaaaa_bbbbbbbb; REVOKE pg_read_all_data FROM shop_reader`,
+    )
+    expect((await minter.check(['not_mine'])).filter(({ level }) => level === 'error')).toEqual([])
+    await superuser('DROP ROLE not_mine')
+  })
+
+  test('invariant 43: lines of pg_hba.conf for the prefix are looked for where they may be read', async () => {
+    await superuser(
+      'GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO pgusher_admin; GRANT SELECT ON pg_hba_file_rules TO pgusher_admin',
+    )
+    const other = minterOf(server, shop)
+    const inShop = (sql: string) => query(server.superuserUrl.replace(/postgres$/, 'shop'), sql)
+    await inShop(
+      'GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO pgusher_admin; GRANT SELECT ON pg_hba_file_rules TO pgusher_admin',
+    )
+    expect(told(await other.check([]))).toContain('warning: no line of pg_hba.conf names the roles "pgu_…"')
+    await other.close()
+  })
+
+  test('a superuser as admin, and one that cannot log in', async () => {
+    const password = new URL(server.superuserUrl).password
+    const asSuperuser = minterOf(server, { ...shop, admin: { user: 'postgres', password } })
+    expect(told(await asSuperuser.check(['shop_migrator']))).toContain('warning: admin "postgres" is a superuser')
+    await asSuperuser.close()
+    const wrong = minterOf(server, { ...shop, admin: { user: 'pgusher_admin', password: 'wrong' } })
+    expect(told(await wrong.check(['shop_migrator']))).toEqual([
+      expect.stringMatching(/^error: .*password authentication failed/),
+    ])
+    await wrong.close()
+  })
+})
