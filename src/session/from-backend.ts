@@ -2,7 +2,7 @@
 import { AccessError } from '../errors.ts'
 import { errorResponse } from '../wire/backend.ts'
 import { BackendMessage as B, MAX_MESSAGE_LENGTH } from '../wire/constants.ts'
-import { parseErrorFields } from '../wire/error-response.ts'
+import { parseErrorFields, sqlstateOf } from '../wire/error-response.ts'
 import { DROP, type FrameHandler, STOP } from '../wire/frame-scanner.ts'
 import type { StatementTracker } from './statement-tracker.ts'
 
@@ -114,7 +114,7 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
 
   function onError(fields: Map<string, string>): void {
     const severity = fields.get('V') ?? fields.get('S')
-    tracker.error(fields.get('C') ?? 'XX000')
+    tracker.error(sqlstateOf(fields) ?? 'XX000')
     if (severity === 'FATAL' || severity === 'PANIC') rules.onFatal()
   }
 

@@ -21,7 +21,8 @@ import {
   SYNC,
 } from './answer-queue.ts'
 import { type CommandTag, parseCommandTag } from './command-tag.ts'
-import { createNameMap, type NamedStatement, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
+import { type NamedStatement, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
+import { SessionNames } from './session-names.ts'
 
 export type TransactionStatus = StatementRecord['tx']
 

@@ -1,19 +1,9 @@
 /** CancelRequest to an upstream, on a connection of its own. */
 import type { Socket } from 'node:net'
+import { cancelRequest } from '../wire/frontend.ts'
 import { attempt } from './attempt.ts'
 import type { UpstreamTarget } from './failure.ts'
 import { openTransport } from './transport.ts'
-
-const CANCEL_REQUEST = 80_877_102
-
-/** PostgreSQL's protocol documentation, CancelRequest: length, code, process id, key (4 bytes in 3.0, up to 256 in 3.2). */
-function cancelRequest(processId: number, secret: Buffer): Buffer {
-  const head = Buffer.alloc(12)
-  head.writeInt32BE(head.length + secret.length, 0)
-  head.writeInt32BE(CANCEL_REQUEST, 4)
-  head.writeInt32BE(processId, 8)
-  return Buffer.concat([head, secret])
-}
 
 /**
  * Resolves when the upstream has closed the connection, that is, has sent the signal. Whether anything was running there is

@@ -1,7 +1,6 @@
 /** The StartupMessage toward the upstream, protocol 3.0, made from nothing but the given map. */
 import { AccessError } from '../errors.ts'
-
-const PROTOCOL_3_0 = 196_608
+import { startupMessage as encodeStartup } from '../wire/frontend.ts'
 
 /** MAX_STARTUP_PACKET_LENGTH of PostgreSQL's pqcomm.h: a longer one is refused there without a reason. */
 const MAX_STARTUP = 10_000
@@ -22,24 +21,24 @@ export interface Startup {
  *   for a reserved or empty name or a NUL, which the caller must have refused before.
  */
 export function startupMessage(startup: Startup): Buffer {
-  const strings = ['user', startup.user, 'database', startup.database]
-  if (startup.replication !== undefined) strings.push('replication', startup.replication)
+  const parameters = new Map([
+    ['user', startup.user],
+    ['database', startup.database],
+  ])
+  if (startup.replication !== undefined) parameters.set('replication', startup.replication)
   for (const [name, value] of startup.parameters) {
     if (name === '' || RESERVED.has(name)) {
       throw new AccessError('internal_error', 'a startup parameter that pgusher sets itself was given twice')
     }
-    strings.push(name, value)
+    parameters.set(name, value)
   }
-  if (strings.some((text) => text.includes('\0'))) {
+  if ([...parameters].flat().some((text) => text.includes('\0'))) {
     throw new AccessError('internal_error', 'a startup parameter with a NUL inside reached the upstream connection')
   }
-  const body = Buffer.from(`${strings.join('\0')}\0\0`)
-  const head = Buffer.alloc(8)
-  head.writeInt32BE(body.length + head.length, 0)
-  head.writeInt32BE(PROTOCOL_3_0, 4)
-  if (body.length + head.length > MAX_STARTUP) {
-    const text = `the startup parameters take ${body.length + head.length} bytes, and PostgreSQL reads at most ${MAX_STARTUP}`
+  const packet = encodeStartup(parameters)
+  if (packet.length > MAX_STARTUP) {
+    const text = `the startup parameters take ${packet.length} bytes, and PostgreSQL reads at most ${MAX_STARTUP}`
     throw new AccessError('protocol_violation', text, { hint: 'Shorten `options` and `application_name`.' })
   }
-  return Buffer.concat([head, body])
+  return packet
 }
