@@ -126,7 +126,9 @@ test('a Parse that fails on its own is on record', () => {
   s.tracker.sync()
   s.tracker.error('42601')
   s.idle()
-  expect(s.records.map((r) => [r.text, r.outcome, r.errorType, r.protocol])).toEqual([['selekt', 'failure', 'parse_failed', 'extended']])
+  expect(s.records.map((r) => [r.text, r.outcome, r.errorType, r.protocol])).toEqual([
+    ['selekt', 'failure', 'parse_failed', 'extended'],
+  ])
 })
 
 test('a portal that is suspended leaves one record an Execute', () => {
@@ -240,7 +242,9 @@ test('a refused FunctionCall is recorded as denied with its oid', () => {
   expect(s.tracker.errorIsOurs()).toBe(true)
   s.tracker.error('42601')
   s.idle()
-  expect(s.records.map((r) => [r.outcome, r.protocol, r.functionOid, r.parameters])).toEqual([['denied', 'function', 1598, ['\\x00']]])
+  expect(s.records.map((r) => [r.outcome, r.protocol, r.functionOid, r.parameters])).toEqual([
+    ['denied', 'function', 1598, ['\\x00']],
+  ])
   expect(s.tracker.running).toBe(0)
 })
 
