@@ -61,14 +61,10 @@ async function createProgram(wanted: string | undefined): Promise<Command> {
   return program
 }
 
-/** Not a literal, so that the package compiles and runs without the demo. */
-const DEMO: string = './demo/command.ts'
-
 /** The demo stands on development dependencies, which the package and the image are without. */
 async function demoCommand(): Promise<Command> {
   try {
-    const demo: { demoCommand(): Command } = await import(DEMO)
-    return demo.demoCommand()
+    return (await import('./demo/command.ts')).demoCommand()
   } catch (thrown) {
     if (!(thrown instanceof Error) || !('code' in thrown) || thrown.code !== 'ERR_MODULE_NOT_FOUND') throw thrown
     return new Command('demo')

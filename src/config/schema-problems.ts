@@ -210,7 +210,7 @@ function union(issue: z.core.$ZodIssueInvalidUnion, path: Path, value: unknown, 
   )
   if (exact !== undefined)
     return exact.flatMap((inner) => translate(inner, [...path, ...inner.path.map(toStep)], lookup))
-  if (isMapping(value)) return [oneKeyOf(path, value, lookup)]
+  if (isMapping(value) && knownKeys(path).length > 0) return [oneKeyOf(path, value, lookup)]
   if (typeof value === 'number' || typeof value === 'boolean') return [needsQuotes(path, value, 'a string', lookup)]
   const wanted = alternatives(issue)
   return [

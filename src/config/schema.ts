@@ -208,7 +208,7 @@ export const configSchema = z.strictObject({
   audit: audit.prefault({}),
   drain_timeout: duration.default(30_000).describe('how long SIGTERM waits for running statements'),
   issuers: z.record(z.string(), issuer),
-  databases: z.record(z.string(), database),
+  databases: z.record(objectName, database),
   include: z
     .array(z.string().min(1))
     .default([])

@@ -2,18 +2,7 @@
  * One YAML file as plain data with positions. Only the simple half of YAML 1.2 is taken: what makes two readers of a
  * policy see different things (anchors, aliases, merge keys, tags, directives, several documents, duplicate keys) is refused.
  */
-import {
-  type Document,
-  isAlias,
-  isMap,
-  isScalar,
-  isSeq,
-  LineCounter,
-  type Node,
-  parseAllDocuments,
-  type Scalar,
-  visit,
-} from 'yaml'
+import { type Document, isAlias, isMap, isScalar, isSeq, type Node, parseAllDocuments, type Scalar, visit } from 'yaml'
 import { type Diagnostic, diagnostic, type Span } from './diagnostics.ts'
 import { expandVariables } from './expand.ts'
 
@@ -49,7 +38,8 @@ interface Place {
 interface Reader {
   file: string
   text: string
-  lines: LineCounter
+  /** Offset of each line's first character. */
+  lineStarts: readonly number[]
   places: Map<string, Place>
   diagnostics: Diagnostic[]
   broken: Path[]
@@ -57,7 +47,15 @@ interface Reader {
 }
 
 export function readYaml(file: string, text: string, env: Readonly<Record<string, string | undefined>>): YamlSource {
-  const reader: Reader = { file, text, lines: new LineCounter(), places: new Map(), diagnostics: [], broken: [], env }
+  const reader: Reader = {
+    file,
+    text,
+    lineStarts: lineStartsOf(text),
+    places: new Map(),
+    diagnostics: [],
+    broken: [],
+    env,
+  }
   const document = parse(reader)
   let value: unknown
   if (document !== undefined) {
@@ -74,13 +72,27 @@ export function readYaml(file: string, text: string, env: Readonly<Record<string
   }
 }
 
-function spanAt(reader: Reader, from: number, to: number): Span {
-  const { line, col } = reader.lines.linePos(Math.min(from, reader.text.length))
-  const start = reader.lines.lineStarts[line - 1] ?? 0
-  const end = reader.text.indexOf('\n', start)
-  const sourceLine = reader.text.slice(start, end < 0 ? undefined : end).replace(/\r$/, '')
-  const length = Math.max(1, Math.min(to, start + sourceLine.length) - from)
-  return { file: reader.file, line: Math.max(1, line), column: Math.max(1, col), length, sourceLine }
+/** The parser's own LineCounter does not know the lines of a quoted scalar that is broken off. */
+function lineStartsOf(text: string): number[] {
+  const starts = [0]
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) starts.push(at + 1)
+  return starts
+}
+
+function spanAt({ file, text, lineStarts }: Reader, from: number, to: number): Span {
+  let line = 0
+  for (let above = lineStarts.length; above - line > 1; ) {
+    const middle = (line + above) >> 1
+    if ((lineStarts[middle] ?? 0) <= from) line = middle
+    else above = middle
+  }
+  const start = lineStarts[line] ?? 0
+  const end = text.indexOf('\n', start)
+  const sourceLine = text.slice(start, end < 0 ? undefined : end).replace(/\r$/, '')
+  // An error at the end of a line stands behind its last character.
+  const column = Math.min(Math.max(0, from - start), sourceLine.length)
+  const length = Math.max(1, Math.min(to - from, sourceLine.length - column))
+  return { file, line: line + 1, column: column + 1, length, sourceLine }
 }
 
 function report(reader: Reader, range: readonly [number, number], message: string, hint?: string): void {
@@ -98,7 +110,6 @@ function parse(reader: Reader): Document | undefined {
   let documents: Document[]
   try {
     const options = {
-      lineCounter: reader.lines,
       version: '1.2',
       schema: 'core',
       intAsBigInt: true,

@@ -17,13 +17,18 @@ export type CompileResult =
   /** Errors and warnings together, in order. */
   | { ok: false; diagnostics: Diagnostic[] }
 
-/** @param now milliseconds since the epoch; for warnings about rules that have expired */
-export function compilePolicy(loaded: LoadedConfig, now: number = Date.now()): CompileResult {
+/** Errors and warnings, in order. Works on a mended configuration too. @param now milliseconds since the epoch */
+export function checkPolicy(loaded: LoadedConfig, now: number = Date.now()): Diagnostic[] {
   const report = createReport(loaded)
   checkSettings(report)
   checkIssuers(report)
   checkRules(report, now)
-  const diagnostics = sortDiagnostics(report.diagnostics, loaded.files)
+  return sortDiagnostics(report.diagnostics, loaded.files)
+}
+
+/** @param loaded never a mended one @param now milliseconds since the epoch; for warnings about rules that have expired */
+export function compilePolicy(loaded: LoadedConfig, now: number = Date.now()): CompileResult {
+  const diagnostics = checkPolicy(loaded, now)
   if (diagnostics.some((one) => one.level === 'error')) return { ok: false, diagnostics }
   return { ok: true, policy: build(loaded), warnings: diagnostics }
 }

@@ -12,7 +12,7 @@ import { type Near, nearestForAudit, nearestRules } from './nearest.ts'
 import type { CompiledIssuer, CompiledRule } from './policy.ts'
 import { traceConditions } from './trace.ts'
 import type { ConditionTrace } from './types.ts'
-import { ANY_ROLE, holds, type Verdict } from './verdict.ts'
+import { ANY_ROLE, holds, openDatabases, type Verdict } from './verdict.ts'
 
 export function denial(verdict: Verdict): AccessError {
   const { issuer, policy, request, denying, roles } = verdict
@@ -77,10 +77,8 @@ function tokenRecipe({ principal }: Verdict, issuer: CompiledIssuer): string {
 }
 
 function databaseUnknown(verdict: Verdict): AccessError {
-  const { allowing, request, policy } = verdict
-  const own = [...new Set(allowing.flatMap((rule) => [...(rule.databases ?? [])]))].filter((name) =>
-    policy.databases.has(name),
-  )
+  const { request } = verdict
+  const own = openDatabases(verdict)
   const near = didYouMean(request.database, own)
   const list = own.length === 0 ? '' : `; this job may use ${quoteList(own)}`
   const hint =
@@ -133,18 +131,35 @@ function ambiguousRole(verdict: Verdict): AccessError {
   )
 }
 
+/** What this job could ask for instead. */
+function alternatives(verdict: Verdict): string {
+  const { request, roles } = verdict
+  const elsewhere = openDatabases(verdict, request.user).filter((name) => name !== request.database)
+  return [
+    roles.length === 0 ? '' : `This job may use role ${quoteList(roles)} on this database.`,
+    elsewhere.length === 0 ? '' : `It may use role ${quote(request.user)} on ${quoteList(elsewhere)}.`,
+  ]
+    .filter(Boolean)
+    .join(' ')
+}
+
 function roleNotAllowed(verdict: Verdict): AccessError {
   const { request, roles } = verdict
   const near = didYouMean(request.user, roles)
+  const elsewhere = openDatabases(verdict, request.user)
   return refuse(
     verdict,
     'role_not_allowed',
     `this job may not use role ${quote(request.user)}; it may use ${quoteList(roles)}`,
     {
-      hint:
+      hint: [
         near === undefined
           ? `Put one of these roles, or "${ANY_ROLE}" for the only one, into DATABASE_URL as the user name.`
           : `Did you mean ${quote(near)}?`,
+        elsewhere.length === 0 ? '' : `Role ${quote(request.user)} is for this job on ${quoteList(elsewhere)}.`,
+      ]
+        .filter(Boolean)
+        .join(' '),
     },
   )
 }
@@ -170,10 +185,10 @@ function ownWords(rule: CompiledRule): string {
 }
 
 function noMatchingRule(verdict: Verdict, issuer: CompiledIssuer, near: readonly Near[]): AccessError {
-  const { principal, request, roles } = verdict
+  const { principal, request } = verdict
   const first = near[0]
   const nearest = nearestForAudit(near)
-  const others = roles.length === 0 ? '' : `This job may use role ${quoteList(roles)} on this database.`
+  const others = alternatives(verdict)
   const told = principal.tenancyMatches && issuer.config.explain && issuer.tenancyInRules === undefined
   if (first === undefined) {
     const why = told
@@ -181,7 +196,7 @@ function noMatchingRule(verdict: Verdict, issuer: CompiledIssuer, near: readonly
       : 'no rule allows this job'
     return refuse(verdict, 'no_matching_rule', why, {
       detail: ownClaims(verdict),
-      hint: 'Ask the operator of this pgusher for a rule.',
+      hint: others || 'Ask the operator of this pgusher for a rule.',
       nearest,
     })
   }

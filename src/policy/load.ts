@@ -1,7 +1,7 @@
 /** A policy from a file: configuration and rules checked together, so that every problem is told at once. */
 import { type Diagnostic, sortDiagnostics } from '../config/diagnostics.ts'
 import { type LoadedConfig, type LoadOptions, loadConfig } from '../config/load.ts'
-import { compilePolicy } from './compile.ts'
+import { checkPolicy, compilePolicy } from './compile.ts'
 import type { Policy } from './policy.ts'
 
 export type PolicyResult =
@@ -16,11 +16,16 @@ export async function loadPolicy(
   options: LoadOptions & { now?: number } = {},
 ): Promise<PolicyResult> {
   const result = await loadConfig(file, env, options)
-  if (!result.ok && result.partial === undefined) return { ok: false, diagnostics: result.diagnostics }
-  const loaded = result.ok ? result.loaded : result.partial
-  if (loaded === undefined) return { ok: false, diagnostics: [] }
-  const compiled = compilePolicy(loaded, options.now)
-  if (result.ok && compiled.ok) return { ok: true, loaded, policy: compiled.policy, warnings: compiled.warnings }
-  const found = compiled.ok ? compiled.warnings : compiled.diagnostics
-  return { ok: false, diagnostics: sortDiagnostics([...(result.ok ? [] : result.diagnostics), ...found], loaded.files) }
+  if (result.ok) {
+    const compiled = compilePolicy(result.loaded, options.now)
+    return compiled.ok
+      ? { ok: true, loaded: result.loaded, policy: compiled.policy, warnings: compiled.warnings }
+      : compiled
+  }
+  const { diagnostics, partial } = result
+  if (partial === undefined) return { ok: false, diagnostics }
+  return {
+    ok: false,
+    diagnostics: sortDiagnostics([...diagnostics, ...checkPolicy(partial, options.now)], partial.files),
+  }
 }

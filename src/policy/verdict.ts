@@ -42,3 +42,18 @@ export function matches(rule: CompiledRule, claims: Claims): boolean {
 export function covers(names: ReadonlySet<string> | undefined, name: string): boolean {
   return names === undefined || names.has(name)
 }
+
+/** Databases that this job may use as it is, with one role or with any: what a refusal may tell it about itself. */
+export function openDatabases({ issuer, allowing, policy, principal }: Verdict, role?: string): string[] {
+  const denies = issuer?.denies.filter((rule) => matches(rule, principal.claims)) ?? []
+  const names = new Set<string>()
+  for (const rule of allowing) {
+    const roles = [...(rule.roles ?? [])].filter((one) => role === undefined || one === role)
+    for (const name of rule.databases ?? []) {
+      const denied = (one: string): boolean =>
+        denies.some((deny) => covers(deny.databases, name) && covers(deny.roles, one))
+      if (policy.databases.has(name) && roles.some((one) => !denied(one))) names.add(name)
+    }
+  }
+  return [...names]
+}

@@ -98,6 +98,20 @@ test('role_not_allowed lists the roles that this job could ask for', async () =>
   )
 })
 
+test('a role that is for this job on another database, and not on this one, is hinted at', async () => {
+  const more = `  - name: elsewhere
+    issuer: github
+    match: { repository_id: "784500001" }
+    allow: { database: stock, role: stock_reader }
+`
+  const error = await refusal({}, 'stock_reader', 'shop', HEAD + RULES + more)
+  expect(error.code).toBe('role_not_allowed')
+  expect(error.hint).toMatch(/Role "stock_reader" is for this job on "stock"\.$/)
+  const closed = `${more}  - { name: closed, issuer: github, match: { ref: refs/heads/main }, deny: { database: stock } }\n`
+  expect((await refusal({}, 'stock_reader', 'shop', HEAD + RULES + closed)).hint).not.toContain('stock"')
+  expect((await refusal({}, 'x', 'shpo', HEAD + RULES + closed)).message).not.toContain('stock')
+})
+
 test('denied_by_rule names the rule and the claim', async () => {
   const error = await refusal({ runner_environment: 'self-hosted' })
   expect(error).toMatchObject({ code: 'denied_by_rule', hint: 'Contact: #platform.' })
