@@ -14,7 +14,7 @@ export function newDenialId(): string {
 /** Where in the life of a connection it was refused. */
 export type Stage = 'accept' | 'handshake' | 'authenticate' | 'verify' | 'decide' | 'mint' | 'upstream'
 
-export function denialEvent(error: AccessError, stage: Stage, id: string): AuditEvent {
+export function denialEvent(error: AccessError, stage: Stage, id: string | undefined): AuditEvent {
   return {
     event: 'session.denied',
     outcome: 'denied',

@@ -14,6 +14,7 @@ import { sanitiseStartup } from '../frontend/sanitise-startup.ts'
 import { evaluate } from '../policy/evaluate.ts'
 import { cancelUpstream } from '../upstream/cancel.ts'
 import { connectUpstream } from '../upstream/connect.ts'
+import { beforeDeadline } from './deadline.ts'
 import { newDenialId, type Stage } from './denial.ts'
 import { handleCancel } from './handle-cancel.ts'
 import type { ProxyContext } from './proxy-context.ts'
@@ -69,7 +70,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     watch.split('authenticate')
     stage = 'verify'
     identity.unverifiedTokenSha256 = createHash('sha256').update(presented.token).digest('hex')
-    const principal = await verifier.verify(presented.token)
+    const principal = await beforeDeadline(verifier.verify(presented.token), deadline.signal, () => {})
     identity.principal = principal
     leaveQueue()
     watch.split('verify')
@@ -85,7 +86,9 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
 
     // With which credential? Parallel connections of one job share it.
     stage = 'mint'
-    const lease = await proxy.leases.acquire(principal, grant)
+    const lease = await beforeDeadline(proxy.leases.acquire(principal, grant), deadline.signal, (late) =>
+      late.release(),
+    )
     scope.defer(() => lease.release())
     const { credential } = lease
     watch.split('mint')

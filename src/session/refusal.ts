@@ -1,6 +1,6 @@
 /** What a connection that does not become a session leaves behind: an event, a metric and a log line. */
 import type { SessionIdentity } from '../audit/recorder.ts'
-import { AccessError, asAccessError } from '../errors.ts'
+import { AccessError, asAccessError, type DenialCode } from '../errors.ts'
 import type { ConnectionClosedError } from '../frontend/message-reader.ts'
 import { denialEvent, type Stage } from './denial.ts'
 import type { ProxyContext } from './proxy-context.ts'
@@ -61,18 +61,22 @@ export function recordLostConnection(
       ? new AccessError('token_missing', 'the client went away when it was asked for its token')
       : new AccessError('protocol_violation', lost.message)
   proxy.metrics.denial(error.code)
-  proxy.recorder.event(denialEvent(error, stage, ''), identity)
+  proxy.recorder.event(denialEvent(error, stage, undefined), identity)
 }
 
-/** What a failure means once the deadline of the login has passed. */
+const LATE: Readonly<Partial<Record<Stage, DenialCode>>> = {
+  verify: 'issuer_keys_unavailable',
+  mint: 'credential_failed',
+  upstream: 'upstream_unreachable',
+}
+
+/** What a failure means once the deadline of the login has passed. @param timeout milliseconds */
 export function afterDeadline(stage: Stage, timeout: number, thrown: unknown): AccessError {
   const error = asAccessError(thrown)
-  if (stage === 'mint' || stage === 'upstream') {
-    return new AccessError(
-      'upstream_unreachable',
-      `the login took longer than ${timeout / 1000} s (it was at "${stage}")`,
-      { cause: error },
-    )
-  }
-  return error
+  const code = LATE[stage]
+  if (code === undefined) return error
+  return new AccessError(code, `the login took longer than ${timeout / 1000} s: it got as far as "${stage}"`, {
+    hint: 'Connect again; the operator finds the time of each step in the log and in pgusher_connect_seconds.',
+    cause: error,
+  })
 }
