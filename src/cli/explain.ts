@@ -1,25 +1,16 @@
 /** `pgusher explain`: the decision that `serve` would take, rule by rule. */
-import { readFile } from 'node:fs/promises'
 import { Command, Option } from 'commander'
 import { formatDiagnostics } from '../config/diagnostics.ts'
-import { reason } from '../config/read-file.ts'
-import type { Config } from '../config/schema.ts'
 import { AccessError, asAccessError } from '../errors.ts'
-import { checkAudience, checkPresetRules } from '../identity/check-claims.ts'
 import type { Principal } from '../identity/principal.ts'
-import { issuerUrl, principalFromClaims } from '../identity/principal-from-claims.ts'
-import { parseStrictObject } from '../identity/strict-json.ts'
-import { createVerifier } from '../identity/verifier.ts'
 import { evaluate } from '../policy/evaluate.ts'
 import { loadPolicy } from '../policy/load.ts'
 import { EXIT } from './exit-codes.ts'
+import { identifyJob, type JobSource } from './explain-job.ts'
 import { type Explanation, explanationJson, explanationText } from './explanation.ts'
 
-interface Options {
+interface Options extends JobSource {
   config: string
-  tokenFile?: string
-  claims?: string
-  issuer?: string
   database: string
   user: string
   format: 'text' | 'json'
@@ -70,7 +61,7 @@ async function explain(options: Options): Promise<number> {
   async function decide(): Promise<Explanation> {
     let principal: Principal
     try {
-      principal = await identify(loaded.config, options)
+      principal = await identifyJob(loaded.config, options)
     } catch (thrown) {
       // A token or claims that don't get as far as the policy: the job sees that refusal.
       if (!(thrown instanceof AccessError)) throw thrown
@@ -78,60 +69,4 @@ async function explain(options: Options): Promise<number> {
     }
     return { ...base, principal, decision: evaluate(policy, principal, request, Date.now()) }
   }
-}
-
-async function identify(config: Config, options: Options): Promise<Principal> {
-  if (options.tokenFile !== undefined) {
-    const verifier = createVerifier(config.issuers)
-    try {
-      return await verifier.verify((await readText(options.tokenFile)).trim())
-    } finally {
-      verifier.close()
-    }
-  }
-  const claims = readClaims(await readText(options.claims ?? ''), options.claims ?? '')
-  const name = issuerName(config, claims, options.issuer)
-  const issuer = config.issuers[name]
-  if (issuer === undefined) throw new AccessError('issuer_unknown', `no issuer is called "${name}"`)
-  if (Object.hasOwn(claims, 'aud')) checkAudience(claims, issuer)
-  const principal = principalFromClaims(name, issuer, claims)
-  checkPresetRules(principal, issuer)
-  return principal
-}
-
-async function readText(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8')
-  } catch (thrown) {
-    throw new AccessError('token_missing', `${file} cannot be read: ${reason(thrown)}`, { cause: thrown })
-  }
-}
-
-function readClaims(text: string, file: string): Record<string, unknown> {
-  try {
-    return parseStrictObject(text)
-  } catch (thrown) {
-    throw new AccessError('token_malformed', `${file} does not hold the claims of a token as a JSON object`, {
-      cause: thrown,
-    })
-  }
-}
-
-function issuerName(config: Config, claims: Readonly<Record<string, unknown>>, named: string | undefined): string {
-  const names = Object.keys(config.issuers).join(', ')
-  if (named !== undefined && !Object.hasOwn(config.issuers, named)) {
-    throw new AccessError('issuer_unknown', `no issuer is called "${named}"; the configuration has ${names}`)
-  }
-  const iss = claims['iss']
-  const found = Object.entries(config.issuers).find(([, issuer]) => issuerUrl(issuer) === iss)?.[0]
-  if (iss !== undefined && (found === undefined || (named !== undefined && named !== found))) {
-    throw new AccessError(
-      'issuer_unknown',
-      `the iss of these claims belongs to ${found === undefined ? 'no issuer of the configuration' : `issuer "${found}"`}`,
-    )
-  }
-  const name = named ?? found
-  if (name === undefined)
-    throw new AccessError('issuer_unknown', `the claims have no iss; name their issuer by --issuer: ${names}`)
-  return name
 }

@@ -36,23 +36,21 @@ const listen = z.strictObject({
     .enum(['refuse', 'allow'])
     .default('refuse')
     .describe('allow takes tokens without TLS, and only loads for a loopback address or a Unix socket'),
-  handshake_timeout: timerDuration.default(15_000).describe('from accept to ReadyForQuery'),
+  handshake_timeout: timerDuration.prefault('15s').describe('from accept to ReadyForQuery'),
   max_sessions: z.int().min(1).max(100_000).default(1_000),
   max_unauthenticated: z.int().min(1).max(100_000).default(1_000),
   max_unauthenticated_per_address: z.int().min(1).max(100_000).default(200),
 })
 
 const http = z.strictObject({
-  address: hostPort
-    .default({ kind: 'tcp', host: '127.0.0.1', port: 6433 })
-    .describe('for /livez, /readyz and /metrics'),
+  address: hostPort.prefault('127.0.0.1:6433').describe('for /livez, /readyz and /metrics'),
 })
 
 const audit = z.strictObject({
   file: z
     .strictObject({
       path,
-      rotate: size.default(256 * 1024 * 1024).describe('a new file is begun at this size, and on SIGUSR2'),
+      rotate: size.prefault('256MiB').describe('a new file is begun at this size, and on SIGUSR2'),
       keep: z.int().min(1).max(10_000).default(30).describe('how many rotated files stay'),
     })
     .optional(),
@@ -62,8 +60,8 @@ const audit = z.strictObject({
     .enum(['deny', 'continue'])
     .default('deny')
     .describe('deny: without a working audit no new session starts and running ones end at their next statement'),
-  deadline: timerDuration.default(1_000).describe('a write that takes longer counts as a failure'),
-  max_event: size.default(64 * 1024).describe('a longer statement text is cut; its hash and length are kept'),
+  deadline: timerDuration.prefault('1s').describe('a write that takes longer counts as a failure'),
+  max_event: size.prefault('64KiB').describe('a longer statement text is cut; its hash and length are kept'),
 })
 
 const issuer = z.strictObject({
@@ -128,15 +126,15 @@ const ephemeralRole = z.strictObject({
     .default('pgu_')
     .describe('of the login roles that pgusher makes; no other role may begin with it'),
   linger: duration
-    .default(2_000)
+    .prefault('2s')
     .describe("how long a role stays after its job's last session, for a job that reconnects"),
 })
 
 const clientCertificate = z.strictObject({
   kind: z.literal('client-certificate'),
   ca: z.strictObject({ cert: path, key: path }).describe('the CA that PostgreSQL trusts in ssl_ca_file'),
-  life: timerDuration.default(300_000).describe('of a minted certificate'),
-  linger: duration.default(0),
+  life: timerDuration.prefault('5m').describe('of a minted certificate'),
+  linger: duration.prefault('0'),
 })
 
 const database = z.strictObject({
@@ -144,7 +142,7 @@ const database = z.strictObject({
   port: z.int().min(1).max(65_535).default(5432),
   dbname: objectName.optional().describe("the entry's own name without it"),
   tls: upstreamTls.prefault({}),
-  connect_timeout: timerDuration.default(5_000),
+  connect_timeout: timerDuration.prefault('5s'),
   credentials: z.discriminatedUnion('kind', [ephemeralRole, clientCertificate]),
   audit: z.strictObject({ text: z.enum(TEXT_MODES).optional() }).default({}),
 })
@@ -163,7 +161,7 @@ const names = z
 const allow = z.strictObject({
   database: names.describe('entries of `databases`'),
   role: names.describe('existing group roles; the job asks for one as its user name'),
-  max_session: timerDuration.default(3_600_000),
+  max_session: timerDuration.prefault('1h'),
   max_connections: z.int().min(1).max(10_000).default(10).describe('sessions that one job may hold at once'),
   statement_timeout: duration.optional(),
   lock_timeout: duration.optional(),
@@ -206,7 +204,7 @@ export const configSchema = z.strictObject({
   http: http.prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
   audit: audit.prefault({}),
-  drain_timeout: duration.default(30_000).describe('how long SIGTERM waits for running statements'),
+  drain_timeout: duration.prefault('30s').describe('how long SIGTERM waits for running statements'),
   issuers: z.record(z.string(), issuer),
   databases: z.record(objectName, database),
   include: z

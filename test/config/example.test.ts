@@ -44,3 +44,10 @@ test('known keys are found by path, through lists, records and alternatives', ()
   expect(knownKeys(['databases', 'x', 'credentials'])).toEqual(expect.arrayContaining(['kind', 'admin', 'ca']))
   expect(knownKeys(['nowhere', 'at', 'all'])).toEqual([])
 })
+
+test('defaults in the schema are values that may be written', () => {
+  const { listen, drain_timeout: drain, http } = configJsonSchema().properties ?? {}
+  expect(listen?.properties?.['handshake_timeout']).toMatchObject({ type: 'string', default: '15s' })
+  expect(http?.properties?.['address']).toMatchObject({ type: 'string', default: '127.0.0.1:6433' })
+  expect(drain?.['default']).toBe('30s')
+})
