@@ -1,7 +1,13 @@
-import { readFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
+import type { DatabaseConfig } from '../../src/config/schema.ts'
+import { createMinter } from '../../src/credentials/create.ts'
 import type { Minter } from '../../src/credentials/minter.ts'
-import { grantOf, memberships, mintedRoles, minterOf, principalOf, urlOf } from '../support/mint.ts'
+import { createCa } from '../support/certificates.ts'
+import { databaseOf, grantOf, memberships, mintedRoles, minterOf, principalOf, urlOf } from '../support/mint.ts'
 import {
   type PostgresServer,
   postgresVersions,
@@ -270,4 +276,45 @@ test('an upstream that is down, and an admin that is refused', async () => {
     message: 'database "shop-prod" cannot be reached by pgusher',
   })
   await minter.close()
+})
+
+test('TLS to PostgreSQL is verified, and the login is bound to its channel', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'pgusher-test-'))
+  const ca = await createCa()
+  const server = await startPostgres({
+    tls: await ca.issue({ cn: 'localhost', dns: ['localhost'], ips: ['127.0.0.1'] }),
+    hba: ['hostnossl all all all reject'],
+  })
+  try {
+    const ssl = encodeURIComponent(join(directory, 'ca.crt'))
+    await writeFile(join(directory, 'ca.crt'), ca.cert)
+    const shop = await setupShop({
+      ...server,
+      superuserUrl: `${server.superuserUrl}?sslmode=verify-full&sslrootcert=${ssl}`,
+    })
+    const config = databaseOf(server, shop)
+    const minterFor = (tls: Partial<DatabaseConfig['tls']>) => {
+      const verified = { mode: 'verify-full' as const, ca: join(directory, 'ca.crt') }
+      return createMinter(
+        { alias: 'shop-prod', config: { ...config, tls: { ...verified, ...tls } }, dbname: 'shop' },
+        { name: 'test', boot: 'tls' },
+      )
+    }
+    for (const tls of [{}, { server_name: 'localhost' }, { mode: 'verify-ca' as const, server_name: 'elsewhere' }]) {
+      const minter = minterFor(tls)
+      const credential = await minter.mint(principalOf('1'), grantOf(), soon())
+      await minter.revoke(credential, 'job_ended')
+      await minter.close()
+    }
+    for (const tls of [{ server_name: 'elsewhere' }, { mode: 'disable' as const }]) {
+      const minter = minterFor(tls)
+      await expect(minter.mint(principalOf('1'), grantOf(), soon())).rejects.toMatchObject({
+        code: expect.stringMatching(/upstream_unreachable|credential_failed/),
+      })
+      await minter.close()
+    }
+  } finally {
+    await server.stop()
+    await rm(directory, { recursive: true })
+  }
 })

