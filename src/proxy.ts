@@ -96,6 +96,9 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     metrics,
     log,
   }
+  recorder.onAcceptingChange((accepting) => {
+    if (!accepting) metrics.auditFailure()
+  })
   metrics.policyVersion(snapshot.policy.version)
   recorder.event(policyLoaded(snapshot.policy, undefined))
   void snapshot.verifier.prime()

@@ -9,6 +9,7 @@ import { authenticationOk, backendKeyData, parameterStatus, readyForQuery } from
 import type { ProxyContext } from './proxy-context.ts'
 import type { LiveSession } from './registry.ts'
 import { type Relay, type RelayEnd, startRelay } from './relay.ts'
+import { stepsOf, type Timing } from './stopwatch.ts'
 
 /** The longest delay that a timer of Node takes. */
 const MAX_TIMER = 0x7fffffff
@@ -22,7 +23,7 @@ export interface SessionParts {
   /** Names of the rules that matched. */
   matched: readonly string[]
   credentialKind: string
-  timing: Readonly<Record<string, number>>
+  timing: Timing
   client: Socket
   clientRest: Buffer
   /** Minor version of the protocol. */
@@ -69,6 +70,7 @@ export async function runSession(parts: SessionParts): Promise<void> {
     },
   })
   client.write(greeting(upstream, cancelKey))
+  for (const [step, seconds] of stepsOf(parts.timing)) proxy.metrics.connectStep(step, seconds)
   relay = startRelay({
     client,
     clientRest: parts.clientRest,

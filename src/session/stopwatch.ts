@@ -1,11 +1,14 @@
 /** Seconds between the steps of connecting, for `pgusher.timing` and the metrics. */
 import type { ConnectStep } from '../telemetry/metrics.ts'
 
+/** Seconds by `pgusher.timing.*`. */
+export type Timing = Partial<Record<`${ConnectStep}_s`, number>>
+
 export interface Stopwatch {
   /** Ends a step: the time since the last call is its. */
   split(step: ConnectStep | 'authenticate'): void
   /** `{ tls_s, verify_s, mint_s, upstream_s, total_s }`, as far as they came; the wait for the job's token is in `total_s` only. */
-  timing(tlsSeconds: number | undefined): Partial<Record<`${ConnectStep}_s`, number>>
+  timing(tlsSeconds: number | undefined): Timing
 }
 
 export function createStopwatch(): Stopwatch {
@@ -19,7 +22,7 @@ export function createStopwatch(): Stopwatch {
       last = now
     },
     timing(tlsSeconds) {
-      const timing: Partial<Record<`${ConnectStep}_s`, number>> = {}
+      const timing: Timing = {}
       if (tlsSeconds !== undefined) timing.tls_s = round(tlsSeconds)
       for (const step of ['verify', 'mint', 'upstream'] as const) {
         const seconds = steps.get(step)
@@ -29,6 +32,15 @@ export function createStopwatch(): Stopwatch {
       return timing
     },
   }
+}
+
+/** The same by step, for the metrics. */
+export function stepsOf(timing: Timing): [ConnectStep, number][] {
+  const steps: ConnectStep[] = ['tls', 'verify', 'mint', 'upstream', 'total']
+  return steps.flatMap((step): [ConnectStep, number][] => {
+    const seconds = timing[`${step}_s`]
+    return seconds === undefined ? [] : [[step, seconds]]
+  })
 }
 
 /** Microseconds are what the clock gives. */
