@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander'
 import { printable } from '../config/quote.ts'
 import { AccessError } from '../errors.ts'
+import { maskSecrets } from '../telemetry/mask.ts'
 import { EXIT } from './exit-codes.ts'
 import { packageVersion } from './version.ts'
 
@@ -39,9 +40,8 @@ export async function run(argv: readonly string[]): Promise<number> {
       process.stderr.write(`pgusher: ${printable(thrown.message)}\n`)
       return EXIT.failed
     }
-    process.stderr.write(
-      `pgusher: internal error: ${thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)}\n`,
-    )
+    const text = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)
+    process.stderr.write(`pgusher: internal error: ${maskSecrets(text)}\n`)
     return EXIT.internal
   }
 }
