@@ -6,11 +6,11 @@ import { maySecret } from './sql-redact.ts'
 import { workerSlot } from './worker-slot.ts'
 
 const CACHE_BYTES = 16 * 1024 * 1024
-const QUEUE = { texts: 2_000, bytes: 8 * 1024 * 1024 }
-/** Milliseconds after which a text's record does without. */
+/** UTF-16 units of text. */
+const QUEUE = { texts: 2_000, units: 4 * 1024 * 1024 }
 const DEADLINE_MS = 250
-/** A text that takes longer holds everything up behind it: the worker is replaced. */
-const HANG_MS = 1_000
+/** A text that takes longer holds everything up behind it: the worker is replaced. A busy machine takes tens of milliseconds. */
+const HANG_MS = 5_000
 
 export interface Classifier {
   /** What is known already. */
@@ -24,8 +24,8 @@ export interface Classifier {
 
 export interface ClassifierOptions {
   log: AuditLog
-  /** Milliseconds; for tests. */
-  deadline?: number
+  /** Milliseconds after which a text's record does without; 250 without it. */
+  deadline?: number | undefined
 }
 
 interface Flight {
@@ -49,37 +49,19 @@ function costOf(text: string, { statements, text: shown, normalized }: Classific
   return units * 2
 }
 
-/** Resolves when the worker is there or did not come up in time; texts are then `unknown` until it does. */
-export async function createClassifier(options: ClassifierOptions): Promise<Classifier> {
-  const deadline = options.deadline ?? DEADLINE_MS
-  const cache = generationCache<Classification>(CACHE_BYTES)
-  const flights = new Map<string, Flight>()
-  /** Waiting for the worker, oldest first. */
+/** The texts that wait for the worker, oldest first, and the one that it reads. */
+interface Runway {
+  /** False when there are too many already. */
+  join(flight: Flight): boolean
+  readonly started: Promise<void>
+  close(): Promise<void>
+}
+
+function runway(log: AuditLog, land: (flight: Flight, classification: Classification) => void): Runway {
   const queue: Flight[] = []
-  let queuedBytes = 0
+  let queuedUnits = 0
   let current: Flight | undefined
   let hang: NodeJS.Timeout | undefined
-  let closed = false
-
-  const land = (flight: Flight, classification: Classification): void => {
-    flights.delete(flight.text)
-    cache.set(flight.text, classification, costOf(flight.text, classification))
-    flight.resolve(classification)
-  }
-
-  const next = (): void => {
-    if (current !== undefined || !worker.ready) return
-    const flight = queue.shift()
-    if (flight === undefined) return
-    queuedBytes -= flight.text.length
-    current = flight
-    worker.send(flight.text)
-    hang = setTimeout(() => {
-      options.log('warn', 'classifying a statement took too long; the worker is replaced', { milliseconds: HANG_MS })
-      abandon()
-    }, HANG_MS)
-    hang.unref()
-  }
 
   const takeCurrent = (): Flight | undefined => {
     clearTimeout(hang)
@@ -95,8 +77,21 @@ export async function createClassifier(options: ClassifierOptions): Promise<Clas
     worker.replace()
   }
 
+  const next = (): void => {
+    if (current !== undefined || !worker.ready) return
+    current = queue.shift()
+    if (current === undefined) return
+    queuedUnits -= current.text.length
+    worker.send(current.text)
+    hang = setTimeout(() => {
+      log('warn', 'classifying a statement took too long; the worker is replaced', { milliseconds: HANG_MS })
+      abandon()
+    }, HANG_MS)
+    hang.unref()
+  }
+
   const worker = workerSlot({
-    log: options.log,
+    log,
     onReady: next,
     onClassified(classification) {
       const flight = takeCurrent()
@@ -106,42 +101,64 @@ export async function createClassifier(options: ClassifierOptions): Promise<Clas
     onCrash: abandon,
   })
 
-  const depart = (text: string): Flight => {
-    let resolve: Flight['resolve'] = () => {}
-    const promise = new Promise<Classification>((fulfil) => {
-      resolve = fulfil
-    })
+  return {
+    join(flight) {
+      if (queue.length >= QUEUE.texts || queuedUnits + flight.text.length > QUEUE.units) return false
+      queue.push(flight)
+      queuedUnits += flight.text.length
+      next()
+      return true
+    },
+    started: worker.started,
+    close() {
+      clearTimeout(hang)
+      queue.length = 0
+      return worker.close()
+    },
+  }
+}
+
+/** Resolves when the worker is there or did not come up in time; texts are then `unknown` until it does. */
+export async function createClassifier({ log, deadline = DEADLINE_MS }: ClassifierOptions): Promise<Classifier> {
+  const cache = generationCache<Classification>(CACHE_BYTES)
+  const flights = new Map<string, Flight>()
+  let closed = false
+  const waiting = runway(log, (flight, classification) => {
+    flights.delete(flight.text)
+    cache.set(flight.text, classification, costOf(flight.text, classification))
+    flight.resolve(classification)
+  })
+
+  const depart = (text: string): Promise<Classification> => {
+    const { promise, resolve } = Promise.withResolvers<Classification>()
     const flight = { text, promise, resolve }
+    // Before it joins: an answer may come at once.
     flights.set(text, flight)
-    queue.push(flight)
-    queuedBytes += text.length
+    if (!waiting.join(flight)) {
+      flights.delete(text)
+      return Promise.resolve(givenUp(text, false))
+    }
     const timer = setTimeout(() => resolve(givenUp(text, false)), deadline)
     timer.unref()
     void promise.then(() => clearTimeout(timer))
-    next()
-    return flight
+    return promise
   }
 
-  await worker.started
+  await waiting.started
   return {
     peek: (text) => cache.get(text),
     classify(text) {
       const known = cache.get(text)
       if (known !== undefined) return Promise.resolve(known)
-      const flight = flights.get(text)
-      if (flight !== undefined) return flight.promise
-      const crowded = queue.length >= QUEUE.texts || queuedBytes + text.length > QUEUE.bytes
-      if (closed || crowded) return Promise.resolve(givenUp(text, false))
-      return depart(text).promise
+      if (closed) return Promise.resolve(givenUp(text, false))
+      return flights.get(text)?.promise ?? depart(text)
     },
     givenUp: (text) => givenUp(text, false),
     async close() {
       closed = true
-      clearTimeout(hang)
       for (const { text, resolve } of flights.values()) resolve(givenUp(text, false))
       flights.clear()
-      queue.length = 0
-      await worker.close()
+      await waiting.close()
     },
   }
 }

@@ -1,7 +1,8 @@
 /** Begins a new audit file by size or on demand, and keeps count of what each file holds. */
 import type { Chunk } from './chunk-queue.ts'
-import type { LineSinkOptions } from './line-sink.ts'
+import type { AuditLog, LineSinkOptions } from './line-sink.ts'
 import { pruneRotated, setAside } from './rotated-files.ts'
+import type { SinkTarget } from './sink-target.ts'
 
 /** After a failed rename the next one by size is not tried with every chunk. */
 const RETRY_MS = 10_000
@@ -16,6 +17,22 @@ export interface Rotation {
   wrote(chunk: Chunk): void
   /** The open file is finished: under its new name, or wherever somebody else put it. */
   finished(file: string | undefined): void
+}
+
+/** Closes the target and returns the finished file's new path; undefined where somebody else moved it before. @throws the system's error. */
+async function moveAway(
+  target: SinkTarget,
+  { path, keep }: { path: string; keep: number },
+  firstSeq: number,
+  log: AuditLog,
+): Promise<string | undefined> {
+  // The name may have come to stand for another file by now, which is not ours to move.
+  const file = (await target.displaced()) ? undefined : await setAside(path, Date.now(), firstSeq)
+  await target.close()
+  await pruneRotated(path, keep).catch((error: Error) => {
+    log('warn', 'old audit files could not be removed', { sink: target.name, reason: error.message })
+  })
+  return file
 }
 
 type Request = { resolve: () => void; reject: (error: Error) => void }
@@ -35,21 +52,6 @@ export function rotation({ target, rotate, log, onRotated }: LineSinkOptions): R
     onRotated(rotated)
   }
 
-  const move = async (path: string, keep: number): Promise<void> => {
-    // The name may have come to stand for another file by now, which is not ours to move.
-    if (!(await target.displaced())) {
-      const file = await setAside(path, Date.now(), firstSeq)
-      await target.close()
-      finished(file)
-    } else {
-      await target.close()
-      finished(undefined)
-    }
-    await pruneRotated(path, keep).catch((error: Error) => {
-      log('warn', 'old audit files could not be removed', { sink: target.name, reason: error.message })
-    })
-  }
-
   return {
     due: () => requests.length > 0,
     request: () =>
@@ -64,7 +66,8 @@ export function rotation({ target, rotate, log, onRotated }: LineSinkOptions): R
       if (asked.length === 0 && !full) return
       requests = []
       try {
-        if (rotate !== undefined && size !== undefined && size > 0) await move(rotate.path, rotate.keep)
+        if (rotate !== undefined && size !== undefined && size > 0)
+          finished(await moveAway(target, rotate, firstSeq, log))
         for (const request of asked) request.resolve()
       } catch (error) {
         const { message } = error as Error

@@ -2,9 +2,9 @@
 import type { TextMode } from '../config/schema.ts'
 import type { Classification } from './classification.ts'
 import type { Classifier } from './classifier.ts'
+import type { EventStream } from './event-stream.ts'
 import { identityBlock } from './identity-block.ts'
-import type { AuditEvent, SessionAudit, SessionIdentity, StatementRecord } from './recorder.ts'
-import type { Sequencer } from './sequencer.ts'
+import type { SessionAudit, SessionIdentity, StatementRecord } from './recorder.ts'
 import { STATEMENT_OVERHEAD_BYTES, statementLine } from './statement-line.ts'
 import type { TextPart, TextParts } from './statement-text.ts'
 
@@ -13,31 +13,25 @@ export interface SessionAuditParts {
   /** As JSON. */
   instance: string
   maxEvent: number
-  now(): number
-  formatTime(ms: number): string
-  nextId(ms: number): string
-  order: Sequencer
+  stream: EventStream
   classifier: Classifier
   texts: TextParts
-  nextSeq(): number
-  append(line: string): void
-  event(event: AuditEvent, identity: SessionIdentity, sessionSeq: number): void
-  closed(): boolean
 }
 
 /** However long the identity is, so much of the text is kept. */
 const MIN_TEXT_BYTES = 256
 
 export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity, textMode: TextMode): SessionAudit {
-  const { order, classifier, texts } = parts
+  const { stream, classifier, texts } = parts
+  const { order } = stream
   const block = identityBlock(identity)
   const room = parts.maxEvent - block.bytes - STATEMENT_OVERHEAD_BYTES
   const budget = Math.max(MIN_TEXT_BYTES, room)
   let sessionSeq = 0
 
   const write = (at: number, own: number, record: StatementRecord, part: TextPart): void => {
-    const stamp = { time: parts.formatTime(at), seq: parts.nextSeq(), id: parts.nextId(at), sessionSeq: own }
-    parts.append(statementLine(stamp, parts.instance, block, part, record))
+    const stamp = { time: stream.formatTime(at), seq: stream.nextSeq(), id: stream.nextId(at), sessionSeq: own }
+    stream.append(statementLine(stamp, parts.instance, block, part, record))
   }
 
   const partOf = (record: StatementRecord, known: Classification): TextPart => {
@@ -47,8 +41,8 @@ export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity
 
   return {
     statement(record) {
-      if (parts.closed()) return
-      const at = parts.now()
+      if (stream.ended()) return
+      const at = stream.now()
       const own = ++sessionSeq
       const part = texts.cached(record, textMode)
       if (part !== undefined && part.bytes <= room) {
@@ -72,7 +66,7 @@ export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity
       if (classifier.peek(text) === undefined) void classifier.classify(text)
     },
     event(event) {
-      parts.event(event, identity, ++sessionSeq)
+      stream.record(event, { identity, sessionSeq: ++sessionSeq, textMode })
     },
   }
 }

@@ -25,74 +25,89 @@ const BELONGS_TO_TABLE = new Set([
 
 type Ctes = ReadonlySet<string>
 
-export function namesIn(statement: unknown): Names {
-  const tables = new Set<string>()
-  const names: Names = { tables: [], unqualified: false, functions: [], statements: [] }
+interface Collector {
+  table(parts: string[]): void
+  relation(fields: Fields, ctes: Ctes): void
+  /** DROP and COMMENT name objects as lists of strings, whatever they are. */
+  objects(objectType: unknown, list: readonly unknown[]): void
+  names(): Names
+  functions: string[][]
+  statements: string[]
+}
 
+function collector(): Collector {
+  const tables = new Set<string>()
+  const functions: string[][] = []
+  const statements: string[] = []
+  let unqualified = false
   const table = (parts: string[]): void => {
-    if (parts.length === 1) names.unqualified = true
+    if (parts.length === 1) unqualified = true
     tables.add(dotted(parts))
   }
-
-  const relation = (fields: Fields, ctes: Ctes): void => {
-    const name = textOf(fields['relname'])
-    const parts = [fields['catalogname'], fields['schemaname'], name].map(textOf).filter((part) => part !== '')
-    if (parts.length === 1 && ctes.has(name)) return
-    table(parts)
+  return {
+    table,
+    relation(fields, ctes) {
+      const name = textOf(fields['relname'])
+      const parts = [fields['catalogname'], fields['schemaname'], name].map(textOf).filter((part) => part !== '')
+      if (parts.length > 1 || !ctes.has(name)) table(parts)
+    },
+    objects(objectType, list) {
+      const type = textOf(objectType)
+      if (!IS_TABLE.has(type) && !BELONGS_TO_TABLE.has(type)) return
+      for (const object of list) {
+        const parts = nameParts(nodeOf(object)?.fields['items'])
+        if (BELONGS_TO_TABLE.has(type)) parts.pop()
+        if (parts.length > 0) table(parts)
+      }
+    },
+    names: () => ({ tables: [...tables], unqualified, functions, statements }),
+    functions,
+    statements,
   }
+}
 
-  /**
-   * A CTE is seen by what follows it, and with RECURSIVE by all of them; the table of that name stays hidden there only:
-   * in `WITH t AS (SELECT * FROM t)` the inner `t` is the table.
-   */
-  const withClause = (clause: Fields, outer: Ctes): Ctes => {
-    const list = listOf(clause['ctes']).map((cte) => nodeOf(cte)?.fields ?? {})
-    const visible = new Set(outer)
-    if (clause['recursive'] === true) for (const cte of list) visible.add(textOf(cte['ctename']))
-    for (const cte of list) {
-      walk(cte['ctequery'], visible)
-      visible.add(textOf(cte['ctename']))
-    }
-    return visible
+/**
+ * A CTE is seen by what follows it, and with RECURSIVE by all of them; the table of that name stays hidden there only: in
+ * `WITH t AS (SELECT * FROM t)` the inner `t` is the table.
+ */
+function walkCtes(clause: Fields, outer: Ctes, into: Collector): Ctes {
+  const list = listOf(clause['ctes']).map((cte) => nodeOf(cte)?.fields ?? {})
+  const visible = new Set(outer)
+  if (clause['recursive'] === true) for (const cte of list) visible.add(textOf(cte['ctename']))
+  for (const cte of list) {
+    walk(cte['ctequery'], visible, into)
+    visible.add(textOf(cte['ctename']))
   }
+  return visible
+}
 
-  const members = (fields: Fields, ctes: Ctes): void => {
-    const clause = fields['withClause']
-    const visible = isFields(clause) ? withClause(clause, ctes) : ctes
-    for (const [name, value] of Object.entries(fields)) if (name !== 'withClause') walk(value, visible)
+function noteNode(type: string, fields: Fields, into: Collector): void {
+  if (/^[A-Z]\w*Stmt$/.test(type)) into.statements.push(type)
+  if (type === 'FuncCall') into.functions.push(nameParts(fields['funcname']))
+  if (type === 'DropStmt') into.objects(fields['removeType'], listOf(fields['objects']))
+  if (type === 'CommentStmt' || type === 'SecLabelStmt') into.objects(fields['objtype'], [fields['object']])
+}
+
+function walk(value: unknown, ctes: Ctes, into: Collector): void {
+  if (Array.isArray(value)) {
+    for (const item of value) walk(item, ctes, into)
+    return
   }
-
-  const walk = (value: unknown, ctes: Ctes): void => {
-    if (Array.isArray(value)) {
-      for (const item of value) walk(item, ctes)
-      return
-    }
-    if (!isFields(value)) return
-    // A RangeVar stands under its type's name in lists and bare in fields such as `relation`.
-    if (typeof value['relname'] === 'string') relation(value, ctes)
-    for (const [type, fields] of Object.entries(value)) {
-      if (type === 'withClause') continue
-      if (/^[A-Z]\w*Stmt$/.test(type)) names.statements.push(type)
-      if (type === 'FuncCall' && isFields(fields)) names.functions.push(nameParts(fields['funcname']))
-      if (type === 'DropStmt' && isFields(fields)) objects(fields['removeType'], listOf(fields['objects']))
-      if ((type === 'CommentStmt' || type === 'SecLabelStmt') && isFields(fields))
-        objects(fields['objtype'], [fields['object']])
-    }
-    members(value, ctes)
+  if (!isFields(value)) return
+  // A RangeVar stands under its type's name in lists and bare in fields such as `relation`.
+  if (typeof value['relname'] === 'string') into.relation(value, ctes)
+  const clause = value['withClause']
+  const visible = isFields(clause) ? walkCtes(clause, ctes, into) : ctes
+  for (const [name, member] of Object.entries(value)) {
+    if (name === 'withClause') continue
+    if (isFields(member)) noteNode(name, member, into)
+    walk(member, visible, into)
   }
+}
 
-  /** DROP and COMMENT name objects as lists of strings, whatever they are. */
-  const objects = (objectType: unknown, list: readonly unknown[]): void => {
-    const type = textOf(objectType)
-    if (!IS_TABLE.has(type) && !BELONGS_TO_TABLE.has(type)) return
-    for (const object of list) {
-      const parts = nameParts(nodeOf(object)?.fields['items'])
-      if (BELONGS_TO_TABLE.has(type)) parts.pop()
-      if (parts.length > 0) table(parts)
-    }
-  }
-
-  walk(statement, new Set())
-  names.tables = [...tables]
-  return names
+/** @param statement a statement's node, `{ "SelectStmt": { … } }` */
+export function namesIn(statement: unknown): Names {
+  const into = collector()
+  walk(statement, new Set(), into)
+  return into.names()
 }

@@ -4,31 +4,28 @@ import { loadModule } from 'libpg-query'
 import type { Classification } from './classification.ts'
 import { analyze } from './sql-analysis.ts'
 
-export interface ClassifyRequest {
-  id: number
-  sql: string
-}
-
-/** First a message with `ready`, then one answer a request, in order. */
+/** First a message with `ready`, then one answer to each text. */
 export type WorkerMessage =
   | { type: 'ready' }
-  | { type: 'classified'; id: number; classification: Classification }
+  | { type: 'classified'; classification: Classification }
   /** Not a syntax error: the parser's memory may be damaged, so this worker is to be replaced. */
-  | { type: 'crashed'; id: number; reason: string }
+  | { type: 'crashed'; reason: string }
 
 const port = parentPort
 if (port !== null) {
   await loadModule()
-  const answer = ({ id, sql }: ClassifyRequest): WorkerMessage => {
+  const answer = (sql: string): WorkerMessage => {
     try {
-      return { type: 'classified', id, classification: analyze(sql) }
+      return { type: 'classified', classification: analyze(sql) }
     } catch (error) {
       // The message of a parser's exception can quote the text; its name cannot.
-      return { type: 'crashed', id, reason: error instanceof Error ? error.name : 'unknown' }
+      return { type: 'crashed', reason: error instanceof Error ? error.name : 'unknown' }
     }
   }
-  port.on('message', (request: ClassifyRequest) => {
-    port.postMessage(answer(request))
+  port.on('message', (sql: string) => {
+    port.postMessage(answer(sql))
   })
+  // The first run compiles the parser's code, which no statement should wait for.
+  analyze("select a from b.c where d = 'e'")
   port.postMessage({ type: 'ready' } satisfies WorkerMessage)
 }

@@ -33,6 +33,7 @@ function rare(record: StatementRecord, secret: boolean): string {
     json += `,"statement_name":${jsonStringWithin(record.statementName, MAX_NAME_BYTES).json}`
   }
   if (record.functionOid !== undefined) json += `,"function_oid":${record.functionOid}`
+  if (record.outcome === 'denied') json += ',"decision":{"stage":"session","code":"statement_not_allowed"}'
   // Parameters of a statement that holds a password are most likely part of it.
   if (record.parameters !== undefined && !secret) json += `,"parameters":[${parameterList(record.parameters)}]`
   return json
@@ -63,7 +64,7 @@ export function statementLine(
   const failed = sqlstate !== undefined || errorType !== undefined
   const special = record.statementName !== '' || record.functionOid !== undefined || record.parameters !== undefined
   return (
-    `{"event":"statement","time":"${stamp.time}","pgusher":{"schema":"1.0","seq":${stamp.seq},"id":"${stamp.id}","instance":${instance},"outcome":"${record.outcome}"` +
+    `{"event":"${record.outcome === 'denied' ? 'statement.denied' : 'statement'}","time":"${stamp.time}","pgusher":{"schema":"1.0","seq":${stamp.seq},"id":"${stamp.id}","instance":${instance},"outcome":"${record.outcome}"` +
     identity.pgusher +
     `,"session_seq":${stamp.sessionSeq}` +
     part.pgusher +

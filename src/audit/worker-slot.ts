@@ -2,7 +2,7 @@
 import { Worker } from 'node:worker_threads'
 import type { Classification } from './classification.ts'
 import type { AuditLog } from './line-sink.ts'
-import type { ClassifyRequest, WorkerMessage } from './sql-worker.ts'
+import type { WorkerMessage } from './sql-worker.ts'
 
 /** How long the first worker may take to come up before pgusher goes on without it. */
 const START_MS = 10_000
@@ -16,6 +16,7 @@ export interface WorkerSlot {
   readonly ready: boolean
   /** Resolves when the first worker is ready, or when it is not worth waiting longer. */
   readonly started: Promise<void>
+  /** One text at a time. */
   send(sql: string): void
   /** What the present worker still says is ignored. */
   replace(): void
@@ -33,78 +34,79 @@ export interface WorkerSlotOptions {
 /** tsc rewrites imports to `.js` and leaves URLs alone, so the worker's extension is this module's own. */
 const WORKER_URL = new URL(`./sql-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
 
+interface Watcher {
+  message(from: Worker, message: WorkerMessage): void
+  ended(which: Worker, reason: string): void
+}
+
+function spawnWorker(watcher: Watcher): Worker {
+  const worker = new Worker(WORKER_URL, { resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB }, stderr: true })
+  // A process that has nothing else to do may end.
+  worker.unref()
+  worker.on('message', (message: WorkerMessage) => watcher.message(worker, message))
+  worker.on('error', (error) => watcher.ended(worker, error.name))
+  worker.on('exit', () => watcher.ended(worker, 'exit'))
+  return worker
+}
+
 export function workerSlot(options: WorkerSlotOptions): WorkerSlot {
+  const { promise: started, resolve: firstReady } = Promise.withResolvers<void>()
   let worker: Worker | undefined
   let ready = false
   let closed = false
   let bornAt = 0
   let rebirth: NodeJS.Timeout | undefined
-  let requestId = 0
-  let firstReady: () => void = () => {}
-  const started = new Promise<void>((resolve) => {
-    firstReady = resolve
-    setTimeout(resolve, START_MS).unref()
-  })
 
-  const spawn = (): void => {
-    if (closed) return
-    bornAt = performance.now()
-    const born = new Worker(WORKER_URL, { resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB }, stderr: true })
-    worker = born
-    born.unref()
-    born.on('message', (message: WorkerMessage) => {
-      if (worker === born) receive(message)
-    })
-    born.on('error', (error) => died(born, error.name))
-    born.on('exit', () => died(born, 'exit'))
-  }
-
-  const receive = (message: WorkerMessage): void => {
-    if (message.type === 'ready') {
-      ready = true
-      firstReady()
-      options.onReady()
-    } else if (message.type === 'crashed') {
-      options.log('warn', 'a statement crashed the SQL parser; the worker is replaced', { reason: message.reason })
+  const watcher: Watcher = {
+    message(from, message) {
+      if (worker !== from) return
+      if (message.type === 'ready') {
+        ready = true
+        firstReady()
+        options.onReady()
+      } else if (message.type === 'crashed') {
+        options.log('warn', 'a statement crashed the SQL parser; the worker is replaced', { reason: message.reason })
+        options.onCrash()
+      } else options.onClassified(message.classification)
+    },
+    ended(which, reason) {
+      if (worker !== which) return
+      options.log('warn', "the SQL parser's worker ended; it is replaced", { reason })
       options.onCrash()
-    } else if (message.id === requestId) {
-      options.onClassified(message.classification)
-    }
+    },
   }
 
-  const died = (which: Worker, reason: string): void => {
-    if (worker !== which || closed) return
-    options.log('warn', "the SQL parser's worker ended; it is replaced", { reason })
-    options.onCrash()
-  }
-
-  const replace = (): void => {
+  const retire = (): Promise<unknown> => {
     const old = worker
     worker = undefined
     ready = false
-    void old?.terminate()
     clearTimeout(rebirth)
-    rebirth = setTimeout(spawn, Math.max(0, MIN_LIFE_MS - (performance.now() - bornAt)))
-    rebirth.unref()
+    return old?.terminate() ?? Promise.resolve()
   }
 
+  const spawn = (): void => {
+    bornAt = performance.now()
+    worker = spawnWorker(watcher)
+  }
   spawn()
+  setTimeout(firstReady, START_MS).unref()
   return {
     get ready() {
       return ready
     },
     started,
     send(sql) {
-      requestId++
-      worker?.postMessage({ id: requestId, sql } satisfies ClassifyRequest)
+      worker?.postMessage(sql)
     },
-    replace,
+    replace() {
+      void retire()
+      if (closed) return
+      rebirth = setTimeout(spawn, Math.max(0, MIN_LIFE_MS - (performance.now() - bornAt)))
+      rebirth.unref()
+    },
     async close() {
       closed = true
-      clearTimeout(rebirth)
-      const last = worker
-      worker = undefined
-      await last?.terminate()
+      await retire()
     },
   }
 }

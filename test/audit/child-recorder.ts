@@ -26,7 +26,8 @@ setInterval(() => {
 }, 10).unref()
 
 async function run(command: Command): Promise<void> {
-  if ('config' in command) recorder = await openRecorder(command.config, { instance: 'child', log: () => {} })
+  if ('config' in command)
+    recorder = await openRecorder(command.config, { instance: 'child', log: () => {}, classifyWithin: 20_000 })
   if ('record' in command) {
     const session = recorder?.session(identity, 'full')
     for (let n = 0; n < command.record; n++) session?.statement(statement(`select ${n % 10} from public.orders`))

@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import { type Gap, lineSink } from '../../src/audit/line-sink.ts'
+import { lineSink } from '../../src/audit/line-sink.ts'
+import type { Gap } from '../../src/audit/sink-health.ts'
 import { fileTarget } from '../../src/audit/sink-target.ts'
 import type { Answer, Command } from './child-recorder.ts'
 import {
@@ -102,11 +103,10 @@ describe('invariant 36: a sink that fails', () => {
   test('a reader that stops reading is noticed by the deadline; nothing is torn or lost when it goes on', async () => {
     const path = fifo()
     const output = reader(path)
-    const { recorder } = await recorderOn(path, { deadline: 100 })
+    const { recorder } = await recorderOn(path, { deadline: 500 })
     const session = recorder.session(identity, 'full')
-    for (let n = 0; n < 500; n++) session.statement(statement(`select '${'x'.repeat(n % 97)}'`))
-    await until(() => !recorder.accepting)
-    expect(recorder.failure).toMatch(/no write completed within 100 ms/)
+    for (let n = 0; n < 500; n++) session.statement(statement(`select '${'x'.repeat(n % 17)}'`))
+    await until(() => recorder.failure?.includes('no write completed within 500 ms') === true)
     await until(() => {
       output.text()
       return recorder.accepting
@@ -118,9 +118,9 @@ describe('invariant 36: a sink that fails', () => {
   test('a reader that goes away in the middle of a line: the next one gets the whole line', async () => {
     const path = fifo()
     const first = reader(path)
-    const { recorder } = await recorderOn(path, { deadline: 200 })
+    const { recorder } = await recorderOn(path, { deadline: 500 })
     const session = recorder.session(identity, 'full')
-    for (let n = 0; n < 500; n++) session.statement(statement(`select '${'x'.repeat(n % 97)}'`))
+    for (let n = 0; n < 500; n++) session.statement(statement(`select '${'x'.repeat(n % 17)}'`))
     await until(() => !recorder.accepting)
     const before = first.text()
     first.close()

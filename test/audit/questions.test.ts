@@ -21,7 +21,7 @@ const job = (runId: string, sessionId: string): SessionIdentity => {
 
 async function generatedLog(): Promise<string> {
   const path = join(temporaryFolder(), 'audit.jsonl')
-  const recorder = await openRecorder(auditConfig(path), { instance: 'i', log: () => {} })
+  const recorder = await openRecorder(auditConfig(path), { instance: 'i', log: () => {}, classifyWithin: 20_000 })
   const first = recorder.session(job('123', 's1'), 'full')
   const second = recorder.session(job('456', 's2'), 'normalized')
   first.event({ event: 'session.started', outcome: 'success' })

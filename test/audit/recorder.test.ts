@@ -338,7 +338,7 @@ describe('opening and closing', () => {
       'audit.started',
       'audit.stopped',
     ])
-    expect(again.log.map(({ message }) => message)).toEqual(['an event came after the audit was closed'])
+    expect(again.log.map(({ message }) => message)).toEqual(['something was to be recorded after the audit was closed'])
   })
 
   test('a line that a crash tore stays alone', async () => {
