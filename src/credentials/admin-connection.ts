@@ -5,7 +5,7 @@ import { checkServerIdentity } from 'node:tls'
 import pg from 'pg'
 import type { DatabaseConfig, EphemeralRoleConfig } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
-import { isCollision } from './failure.ts'
+import { isCollision, isConnectionFailure } from './failure.ts'
 
 /** One entry of `databases`; `dbname` is what sessions connect to. */
 export interface MintTarget {
@@ -78,7 +78,8 @@ export async function connectAs(
     options: SERVER_OPTIONS.map((setting) => `-c ${setting.replace(/[ \\]/g, '\\$&')}`).join(' '),
     connectionTimeoutMillis: config.connect_timeout,
     statement_timeout: 20_000,
-    lock_timeout: 3_000,
+    // Short, because others wait for the same connection; what does not come through is tried again.
+    lock_timeout: 1_000,
     idle_in_transaction_session_timeout: 30_000,
     query_timeout: 25_000,
     keepAlive: true,
@@ -142,7 +143,12 @@ export function serialConnection(connect: () => Promise<pg.Client>, keep: boolea
     run(work) {
       const result = turn.then(async () => {
         if (closed) throw new AccessError('draining', 'pgusher is shutting down')
-        return work(await client())
+        const established = await client()
+        return work(established).catch((error: unknown) => {
+          // Not an answer of PostgreSQL: a query that timed out would leave its late answer to the next one.
+          if (isConnectionFailure(error)) void established.end().catch(() => {})
+          throw error
+        })
       })
       turn = result.catch(() => {})
       return result
@@ -191,16 +197,16 @@ export interface Admin {
   minting: SerialConnection
   /** Takes back; apart, so that a session which takes its time to end delays no mint. */
   cleaning: SerialConnection
-  /** A connection of its own, to any database. */
-  connect(dbname: string): Promise<pg.Client>
+  /** A connection of its own; to the admin's usual database, if no other is named. */
+  connect(dbname?: string): Promise<pg.Client>
   close(): Promise<void>
 }
 
 export function openAdmin(target: MintTarget, credentials: EphemeralRoleConfig, application: string): Admin {
   const home = credentials.admin.dbname ?? target.dbname
-  const connect = (dbname: string) => connectAs(target.config, credentials.admin, dbname, application)
-  const minting = serialConnection(() => connect(home), true)
-  const cleaning = serialConnection(() => connect(home), false)
+  const connect = (dbname = home) => connectAs(target.config, credentials.admin, dbname, application)
+  const minting = serialConnection(connect, true)
+  const cleaning = serialConnection(connect, false)
   const close = async () => {
     await Promise.all([minting.close(), cleaning.close()])
   }

@@ -14,6 +14,15 @@ export function messageOf(error: unknown): string {
   return `${error.message || address}${detail}`
 }
 
+/** The library's own words; it has no codes for them. */
+const BROKEN = /^(Query read timeout|Connection terminated|Client has encountered a connection error|Client was closed)/
+
+/** True where the connection is of no more use, or its next answer may belong to an earlier question. */
+export function isConnectionFailure(error: unknown): boolean {
+  if (sqlstateOf(error) !== undefined || !(error instanceof Error)) return false
+  return BROKEN.test(error.message) || ('code' in error && /^E[A-Z]+$/.test(String(error.code)))
+}
+
 /** Two transactions that touch the same catalog row; the loser may try again. */
 export function isCollision(error: unknown): boolean {
   const sqlstate = sqlstateOf(error)

@@ -50,7 +50,6 @@ const ALIVE = `SELECT DISTINCT s.application_name AS application ${TRUSTED}`
 
 /** 'pgus' in ASCII. */
 const LOCK_CLASS = 0x70677573
-const SWEEP_LOCK = `${LOCK_CLASS}, pg_catalog.hashtext($1)`
 
 /** A job can take any advisory lock; one that takes this one must not stop the sweep. */
 const SWEEPER_IS_TRUSTED = `
@@ -93,41 +92,41 @@ function createOrphanWatch(options: SweeperOptions): (client: pg.Client) => Prom
   }
 }
 
-/** True when this sweep may go on; `unlock` is to be called at its end. */
-async function lockSweep(client: pg.Client, prefix: string): Promise<{ go: boolean; unlock(): Promise<void> }> {
-  const { rows } = await client.query<{ mine: boolean }>(
-    `SELECT pg_catalog.pg_try_advisory_lock(${SWEEP_LOCK}) AS mine`,
-    [prefix],
-  )
-  if (rows[0]?.mine === true) {
-    const unlock = async () => {
-      await client.query(`SELECT pg_catalog.pg_advisory_unlock(${SWEEP_LOCK})`, [prefix])
-    }
-    return { go: true, unlock }
-  }
+/** One replica at a time, though nothing breaks if two do it. */
+async function maySweep(client: pg.Client, prefix: string): Promise<boolean> {
+  const lock = `SELECT pg_catalog.pg_try_advisory_lock(${LOCK_CLASS}, pg_catalog.hashtext($1)) AS mine`
+  const { rows } = await client.query<{ mine: boolean }>(lock, [prefix])
+  if (rows[0]?.mine === true) return true
   const { rows: holders } = await client.query<{ trusted: boolean }>(SWEEPER_IS_TRUSTED, [prefix])
-  return { go: holders[0]?.trusted !== true, unlock: async () => {} }
+  return holders[0]?.trusted !== true
+}
+
+async function removeAll(client: pg.Client, options: SweeperOptions, due: readonly string[]): Promise<SweepResult> {
+  const result: SweepResult = { removed: [], failed: [] }
+  // The lock ends with the connection.
+  if (!(await maySweep(client, options.admin.credentials.prefix))) return result
+  for (const login of due) {
+    try {
+      if (await options.remove(client, login)) result.removed.push(login)
+    } catch (error) {
+      result.failed.push({ login, reason: messageOf(error) })
+    }
+  }
+  return result
 }
 
 export function createSweeper(options: SweeperOptions): () => Promise<SweepResult> {
   const { admin } = options
   const orphans = createOrphanWatch(options)
-
-  const sweep = async (client: pg.Client): Promise<SweepResult> => {
-    const result: SweepResult = { removed: [], failed: [] }
-    const due = await orphans(client)
-    if (due.length === 0) return result
-    const { go, unlock } = await lockSweep(client, admin.credentials.prefix)
-    if (!go) return result
-    for (const login of due) {
-      try {
-        if (await options.remove(client, login)) result.removed.push(login)
-      } catch (error) {
-        result.failed.push({ login, reason: messageOf(error) })
-      }
+  return async () => {
+    const due = await admin.cleaning.run(orphans)
+    if (due.length === 0) return { removed: [], failed: [] }
+    // Apart from `cleaning`: an orphan that resists must not delay the clean-up after jobs that end now.
+    const client = await admin.connect()
+    try {
+      return await removeAll(client, options, due)
+    } finally {
+      await client.end().catch(() => {})
     }
-    await unlock()
-    return result
   }
-  return () => admin.cleaning.run(sweep)
 }

@@ -1,4 +1,5 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -276,6 +277,18 @@ test('an upstream that is down, and an admin that is refused', async () => {
     message: 'database "shop-prod" cannot be reached by pgusher',
   })
   await minter.close()
+})
+
+test('an upstream that accepts and says nothing is given up after connect_timeout', async () => {
+  const silent = createServer(() => {})
+  await new Promise<void>((listening) => silent.listen(0, '127.0.0.1', listening))
+  const { port } = silent.address() as AddressInfo
+  const admin = { user: 'pgusher_admin', password: 'x' }
+  const config = { ...databaseOf({ host: '127.0.0.1', port }, { admin }), connect_timeout: 200 }
+  const minter = createMinter({ alias: 'shop-prod', config, dbname: 'shop' }, { name: 'test', boot: 'silent' })
+  await expect(minter.mint(principalOf('1'), grantOf(), soon())).rejects.toMatchObject({ code: 'upstream_unreachable' })
+  await minter.close()
+  silent.close()
 })
 
 test('TLS to PostgreSQL is verified, and the login is bound to its channel', async () => {

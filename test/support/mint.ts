@@ -43,7 +43,7 @@ export function grantOf(change: Partial<Grant> = {}): Grant {
 /** An entry of `databases` for that server, without TLS. */
 export function databaseOf(
   server: Pick<PostgresServer, 'host' | 'port'>,
-  shop: Shop,
+  shop: Pick<Shop, 'admin'>,
   change: { prefix?: string; linger?: number } = {},
 ): DatabaseConfig {
   return {
