@@ -3,11 +3,12 @@ import { randomBytes } from 'node:crypto'
 import type { Principal } from '../identity/principal.ts'
 import type { Grant } from '../policy/types.ts'
 import { deriveScramKeys, formatVerifier } from '../sasl/scram.ts'
-import { type Admin, inTransaction, retryCollisions } from './admin-connection.ts'
+import type { Admin } from './admin-connection.ts'
 import { requireSafeRole } from './group-role.ts'
 import type { MintedCredential } from './minter.ts'
 import { commentFor, formatComment } from './role-comment.ts'
 import { createLoginStatements } from './sql.ts'
+import { inTransaction, retryCollisions } from './transaction.ts'
 
 /** Places at which a process can die; a test dies at each. */
 export type MintStep = 'begun' | 'checked' | 'created' | 'committed'

@@ -3,9 +3,10 @@
  * Every step may be repeated; what stops it leaves the role without LOGIN where that is possible.
  */
 import type pg from 'pg'
-import { type Admin, inTransaction, retryCollisions } from './admin-connection.ts'
+import type { Admin } from './admin-connection.ts'
 import { messageOf, sqlstateOf } from './failure.ts'
 import { EQ, hasMembershipOptions, joinRole, leaveRole, quoteIdentifier, quoteLiteral } from './sql.ts'
+import { inTransaction, retryCollisions } from './transaction.ts'
 
 /** `reason` names what stands in the way; for the log, the audit and the operator. */
 export class RemovalError extends Error {}

@@ -42,21 +42,33 @@ export interface SharedCredentialsOptions {
   now(): number
 }
 
+function keyOf({ jobKey }: Principal, { database, role, rule, policyVersion }: Grant): string {
+  return JSON.stringify([jobKey, database, role, rule, policyVersion])
+}
+
+function beginMint(key: string, minter: Minter, principal: Principal, grant: Grant, expiresAt: number): Entry {
+  const minted = minter.mint(principal, grant, expiresAt)
+  const fresh = { users: 0, credential: undefined, lingering: undefined, revoking: undefined }
+  return { key, principal, grant, minter, minted, ...fresh }
+}
+
 export function createSharedCredentials(options: SharedCredentialsOptions): SharedCredentials<Entry> {
   const { now } = options
   /** What new sessions join; entries that are replaced live on in `entries` until their last session ends. */
   const current = new Map<string, Entry>()
   const entries = new Set<Entry>()
 
-  const forget = (entry: Entry): void => {
+  /** Who comes now gets one of their own. */
+  const retire = (entry: Entry): void => {
     clearTimeout(entry.lingering)
-    entries.delete(entry)
-    // Who comes now gets one of their own.
     if (current.get(entry.key) === entry) current.delete(entry.key)
   }
+  const forget = (entry: Entry): void => {
+    retire(entry)
+    entries.delete(entry)
+  }
   const revoke = async (entry: Entry, reason: RevokeReason): Promise<RevokeFailure | undefined> => {
-    if (current.get(entry.key) === entry) current.delete(entry.key)
-    clearTimeout(entry.lingering)
+    retire(entry)
     entry.revoking ??= entry.minted.then(
       (credential) => options.takeBack({ ...entry, credential }, reason),
       () => undefined,
@@ -66,12 +78,10 @@ export function createSharedCredentials(options: SharedCredentialsOptions): Shar
     return failure
   }
   const start = (key: string, minter: Minter, principal: Principal, grant: Grant): Entry => {
-    const minted = minter.mint(principal, grant, now() + grant.maxSession + SLACK)
-    const fresh = { users: 0, credential: undefined, lingering: undefined, revoking: undefined }
-    const entry: Entry = { key, principal, grant, minter, minted, ...fresh }
+    const entry = beginMint(key, minter, principal, grant, now() + grant.maxSession + SLACK)
     entries.add(entry)
     current.set(key, entry)
-    minted.then(
+    entry.minted.then(
       (credential) => {
         entry.credential = credential
         options.issued({ ...entry, credential })
@@ -81,12 +91,10 @@ export function createSharedCredentials(options: SharedCredentialsOptions): Shar
     return entry
   }
   const end = (entry: Entry): void => void revoke(entry, 'job_ended')
-
   return {
     join(principal, grant) {
-      const { database, role, rule, policyVersion } = grant
-      const key = JSON.stringify([principal.jobKey, database, role, rule, policyVersion])
-      const minter = options.minterFor(database)
+      const key = keyOf(principal, grant)
+      const minter = options.minterFor(grant.database)
       const found = current.get(key)
       const left = (found?.credential?.validUntil ?? Number.POSITIVE_INFINITY) - now()
       // A reload may have replaced the minter: its credentials may be those of another server.
