@@ -86,11 +86,11 @@ export function eventStream(
       if (closing.ended()) return
       const at = now()
       const clean = redactedEvent(event, context.textMode)
-      order.add(() => write(at, clean, context))
+      order.add(() => write(at, clean, context), 0)
     },
     own(event, outcome, audit) {
       const at = now()
-      order.add(() => write(at, { event, outcome, fields: { pgusher: { audit } } }, {}))
+      order.add(() => write(at, { event, outcome, fields: { pgusher: { audit } } }, {}), 0)
     },
     ...closing,
   }

@@ -1,20 +1,21 @@
 /** Keeps events in the order in which they were recorded while some of them wait for their text to be classified. */
 
-/** Beyond this many waiting events nothing waits any longer: memory is bounded, and a record without a class is still a record. */
-const MAX_WAITING = 20_000
+/** Beyond this nothing waits any longer: memory is bounded, and a record without a class is still a record. `units` of UTF-16 text. */
+const MAX_WAITING = { events: 20_000, units: 8 * 1024 * 1024 }
 
 interface Waiting {
   ready: boolean
+  units: number
   write: () => void
 }
 
 export interface Sequencer {
   /** Nothing waits, so a record that is ready may be written at once. */
   readonly idle: boolean
-  /** Writes now or after everything before it. */
-  add(write: () => void): void
+  /** Writes now or after everything before it. `units`: text that is kept in memory until then. */
+  add(write: () => void, units: number): void
   /** Waits for `ready`, which never rejects; `write` then says what is known by then. */
-  addWhen(ready: Promise<unknown>, write: () => void): void
+  addWhen(ready: Promise<unknown>, write: () => void, units: number): void
   /** Resolves when everything added so far is written. */
   settled(): Promise<void>
 }
@@ -22,9 +23,11 @@ export interface Sequencer {
 export function sequencer(): Sequencer {
   const queue: Waiting[] = []
   let head = 0
+  let units = 0
   const drain = (): void => {
     for (let item = queue[head]; item?.ready === true; item = queue[head]) {
       head++
+      units -= item.units
       item.write()
     }
     // Shifting an array of thousands once an item would be quadratic.
@@ -36,33 +39,32 @@ export function sequencer(): Sequencer {
       head = 0
     }
   }
-  const idle = (): boolean => queue.length === 0
+  const push = (item: Waiting): void => {
+    queue.push(item)
+    units += item.units
+    if (queue.length - head <= MAX_WAITING.events && units <= MAX_WAITING.units) return
+    for (const each of queue) each.ready = true
+    drain()
+  }
   return {
     get idle() {
-      return idle()
+      return queue.length === 0
     },
-    add(write) {
-      if (idle()) write()
-      else queue.push({ ready: true, write })
+    add(write, size) {
+      if (queue.length === 0) write()
+      else push({ ready: true, units: size, write })
     },
-    addWhen(ready, write) {
-      const item = { ready: false, write }
-      queue.push(item)
-      const release = (): void => {
+    addWhen(ready, write, size) {
+      const item = { ready: false, units: size, write }
+      push(item)
+      ready.then(() => {
         item.ready = true
         drain()
-      }
-      ready.then(release)
-      if (queue.length - head > MAX_WAITING) {
-        for (const each of queue) each.ready = true
-        drain()
-      }
+      })
     },
     settled() {
-      if (idle()) return Promise.resolve()
-      return new Promise((resolve) => {
-        queue.push({ ready: true, write: resolve })
-      })
+      if (queue.length === 0) return Promise.resolve()
+      return new Promise((resolve) => push({ ready: true, units: 0, write: resolve }))
     },
   }
 }

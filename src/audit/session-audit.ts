@@ -44,23 +44,24 @@ export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity
       if (stream.ended()) return
       const at = stream.now()
       const own = ++sessionSeq
+      const units = record.text?.length ?? 0
       const part = texts.cached(record, textMode)
       if (part !== undefined && part.bytes <= room) {
         if (order.idle) write(at, own, record, part)
-        else order.add(() => write(at, own, record, part))
+        else order.add(() => write(at, own, record, part), units)
         return
       }
       const text = record.text ?? ''
       const known = classifier.peek(text)
       if (known !== undefined) {
-        order.add(() => write(at, own, record, partOf(record, known)))
+        order.add(() => write(at, own, record, partOf(record, known)), units)
         return
       }
       let late: Classification | undefined
       const ready = classifier.classify(text).then((classification) => {
         late = classification
       })
-      order.addWhen(ready, () => write(at, own, record, partOf(record, late ?? classifier.givenUp(text))))
+      order.addWhen(ready, () => write(at, own, record, partOf(record, late ?? classifier.givenUp(text))), units)
     },
     prefetch(text) {
       if (classifier.peek(text) === undefined) void classifier.classify(text)

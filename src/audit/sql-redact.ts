@@ -13,16 +13,16 @@ const SECRET_NAME =
 const SECRET_FUNCTION = /^(?:dblink\w*|crypt|hmac|pgp_sym_\w+|pgp_pub_decrypt\w*|(?:en|de)crypt\w*)$/i
 /**
  * Inside of a literal or a comment: `PASSWORD '`, `password=`, `"password": `, `PASSWORD %L`, `… PASSWORD ` at its end (the rest is
- * appended), scheme://user:password@host. Every repetition has a bound: the text is a stranger's.
+ * appended), scheme://user:password@host, a JWT. Every repetition has a bound: the text is a stranger's.
  */
 const SECRET_INSIDE =
-  /(?:pass(?:word|wd|phrase)|\bpwd|secret|token|credential|api_?key|private_?key|access_?key)\w{0,32}["'\\]{0,4}\s{0,64}(?:=|:|'|%|\$|\|\|)|\s(?:password|connection|program)\s{0,64}$|:\/\/[^\s/:@]{0,256}:(?!\d{1,5}(?:[/?#\s'"]|$))|scram-sha-256\$|conninfo|-----begin/i
+  /(?:pass(?:word|wd|phrase)|\bpwd|secret|token|credential|api_?key|private_?key|access_?key)\w{0,32}["'\\]{0,4}\s{0,64}(?:=|:|'|%|\$|\|\|)|\s(?:password|connection|program)\s{0,64}$|:\/\/[^\s/:@]{0,256}:(?!\d{1,5}(?:[/?#\s'"]|$))|scram-sha-256\$|conninfo|-----begin|\beyj[\w-]{10,512}\.eyj/i
 /** A literal that is itself a statement says what a dblink call does, and is kept where it holds no secret. */
 const SQL_INSIDE =
   /^[\s(]*(?:select|insert|update|delete|with|merge|truncate|create|alter|drop|grant|revoke|call|set|table|values)\b/i
 /** Cheap first look: a text without any of these holds nothing that the rules below take out. */
 const WORTH_A_LOOK =
-  /pass|pwd|secret|token|credential|conn(?:ection|info|str)|key|program|dsn|dblink|crypt|hmac|pgp_|scram-|:\/\/|user\s+mapping|set_config|-----begin/i
+  /pass|pwd|secret|token|credential|conn(?:ection|info|str)|key|program|dsn|dblink|crypt|hmac|pgp_|scram-|:\/\/|user\s+mapping|set_config|-----begin|eyj/i
 
 /** How often dollar-quoted bodies are looked into; deeper ones go as a whole. */
 const MAX_DEPTH = 4

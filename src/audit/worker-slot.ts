@@ -34,18 +34,28 @@ export interface WorkerSlotOptions {
 /** tsc rewrites imports to `.js` and leaves URLs alone, so the worker's extension is this module's own. */
 const WORKER_URL = new URL(`./sql-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
 
-interface Watcher {
-  message(from: Worker, message: WorkerMessage): void
-  ended(which: Worker, reason: string): void
+interface Handlers {
+  ready(): void
+  classified(classification: Classification): void
+  crashed(what: string, reason: string): void
 }
 
-function spawnWorker(watcher: Watcher): Worker {
+/** What a worker says after it was replaced is not heard: `isCurrent` is false for it then. */
+function spawnWorker(handlers: Handlers, isCurrent: (worker: Worker) => boolean): Worker {
   const worker = new Worker(WORKER_URL, { resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB }, stderr: true })
   // A process that has nothing else to do may end.
   worker.unref()
-  worker.on('message', (message: WorkerMessage) => watcher.message(worker, message))
-  worker.on('error', (error) => watcher.ended(worker, error.name))
-  worker.on('exit', () => watcher.ended(worker, 'exit'))
+  worker.on('message', (message: WorkerMessage) => {
+    if (!isCurrent(worker)) return
+    if (message.type === 'ready') handlers.ready()
+    else if (message.type === 'classified') handlers.classified(message.classification)
+    else handlers.crashed('a statement crashed the SQL parser; its worker is replaced', message.reason)
+  })
+  const ended = (reason: string): void => {
+    if (isCurrent(worker)) handlers.crashed("the SQL parser's worker ended; it is replaced", reason)
+  }
+  worker.on('error', (error) => ended(error.name))
+  worker.on('exit', () => ended('exit'))
   return worker
 }
 
@@ -57,25 +67,18 @@ export function workerSlot(options: WorkerSlotOptions): WorkerSlot {
   let bornAt = 0
   let rebirth: NodeJS.Timeout | undefined
 
-  const watcher: Watcher = {
-    message(from, message) {
-      if (worker !== from) return
-      if (message.type === 'ready') {
-        ready = true
-        firstReady()
-        options.onReady()
-      } else if (message.type === 'crashed') {
-        options.log('warn', 'a statement crashed the SQL parser; the worker is replaced', { reason: message.reason })
-        options.onCrash()
-      } else options.onClassified(message.classification)
+  const handlers: Handlers = {
+    ready() {
+      ready = true
+      firstReady()
+      options.onReady()
     },
-    ended(which, reason) {
-      if (worker !== which) return
-      options.log('warn', "the SQL parser's worker ended; it is replaced", { reason })
+    classified: options.onClassified,
+    crashed(what, reason) {
+      options.log('warn', what, { reason })
       options.onCrash()
     },
   }
-
   const retire = (): Promise<unknown> => {
     const old = worker
     worker = undefined
@@ -86,10 +89,11 @@ export function workerSlot(options: WorkerSlotOptions): WorkerSlot {
 
   const spawn = (): void => {
     bornAt = performance.now()
-    worker = spawnWorker(watcher)
+    worker = spawnWorker(handlers, (which) => which === worker)
   }
   spawn()
   setTimeout(firstReady, START_MS).unref()
+
   return {
     get ready() {
       return ready
