@@ -49,7 +49,12 @@ function keyOf({ jobKey }: Principal, { database, role, rule, policyVersion }: G
 function beginMint(key: string, minter: Minter, principal: Principal, grant: Grant, expiresAt: number): Entry {
   const minted = minter.mint(principal, grant, expiresAt)
   const fresh = { users: 0, credential: undefined, lingering: undefined, revoking: undefined }
-  return { key, principal, grant, minter, minted, ...fresh }
+  const entry: Entry = { key, principal, grant, minter, minted, ...fresh }
+  const note = (credential: MintedCredential): void => {
+    entry.credential = credential
+  }
+  minted.then(note, () => {})
+  return entry
 }
 
 export function createSharedCredentials(options: SharedCredentialsOptions): SharedCredentials<Entry> {
@@ -82,10 +87,7 @@ export function createSharedCredentials(options: SharedCredentialsOptions): Shar
     entries.add(entry)
     current.set(key, entry)
     entry.minted.then(
-      (credential) => {
-        entry.credential = credential
-        options.issued({ ...entry, credential })
-      },
+      (credential) => options.issued({ ...entry, credential }),
       () => forget(entry),
     )
     return entry
