@@ -58,7 +58,6 @@ function beginMint(key: string, minter: Minter, principal: Principal, grant: Gra
 }
 
 export function createSharedCredentials(options: SharedCredentialsOptions): SharedCredentials<Entry> {
-  const { now } = options
   /** What new sessions join; entries that are replaced live on in `entries` until their last session ends. */
   const current = new Map<string, Entry>()
   const entries = new Set<Entry>()
@@ -83,7 +82,7 @@ export function createSharedCredentials(options: SharedCredentialsOptions): Shar
     return failure
   }
   const start = (key: string, minter: Minter, principal: Principal, grant: Grant): Entry => {
-    const entry = beginMint(key, minter, principal, grant, now() + grant.maxSession + SLACK)
+    const entry = beginMint(key, minter, principal, grant, options.now() + grant.maxSession + SLACK)
     entries.add(entry)
     current.set(key, entry)
     entry.minted.then(
@@ -98,7 +97,7 @@ export function createSharedCredentials(options: SharedCredentialsOptions): Shar
       const key = keyOf(principal, grant)
       const minter = options.minterFor(grant.database)
       const found = current.get(key)
-      const left = (found?.credential?.validUntil ?? Number.POSITIVE_INFINITY) - now()
+      const left = (found?.credential?.validUntil ?? Number.POSITIVE_INFINITY) - options.now()
       // A reload may have replaced the minter: its credentials may be those of another server.
       const entry = found?.minter === minter && left >= TOO_SHORT ? found : start(key, minter, principal, grant)
       entry.users++
