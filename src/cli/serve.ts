@@ -1,7 +1,7 @@
 /** `pgusher serve`. */
 import { Command } from 'commander'
 import { formatDiagnostics } from '../config/diagnostics.ts'
-import { type Proxy, startProxy } from '../proxy.ts'
+import { type Proxy as RunningProxy, startProxy } from '../proxy.ts'
 
 export function serveCommand(): Command {
   return new Command('serve')
@@ -34,7 +34,7 @@ Examples:
     })
 }
 
-async function untilSignalled(proxy: Proxy): Promise<void> {
+async function untilSignalled(proxy: RunningProxy): Promise<void> {
   process.on('SIGHUP', () => void proxy.reload())
   process.on('SIGUSR2', () => void proxy.rotateAudit())
   await new Promise<void>((resolve) => {
