@@ -70,13 +70,15 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
       case B.ParameterStatus:
         return STATUS_PREFIX
       default:
-        return onRareHeader(type)
+        return onRareHeader(type, length)
     }
     tracker.received(length + HEADER)
     return 0
   }
 
-  function onRareHeader(type: number): number {
+  function onRareHeader(type: number, length: number): number {
+    // Comes whenever it likes, for no statement of this session.
+    if (type !== B.NotificationResponse) tracker.received(length + HEADER)
     switch (type) {
       case B.EmptyQueryResponse:
       case B.PortalSuspended:
