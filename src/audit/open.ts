@@ -3,7 +3,7 @@ import type { AuditConfig } from '../config/schema.ts'
 import { type Classifier, createClassifier } from './classifier.ts'
 import { type EventStream, type EventStreamOptions, eventStream, gapEvent, rotatedEvent } from './event-stream.ts'
 import { jsonString } from './json.ts'
-import { type LineSink, lineSink } from './line-sink.ts'
+import { type AuditLog, type LineSink, lineSink } from './line-sink.ts'
 import type { Recorder } from './recorder.ts'
 import { sessionAudit } from './session-audit.ts'
 import { fileTarget, stdoutTarget } from './sink-target.ts'
@@ -38,7 +38,7 @@ export async function openRecorder(config: AuditConfig, options: RecorderOptions
   const classifier = await createClassifier({ log: options.log, deadline: options.classifyWithin })
   const sinks: LineSink[] = []
   const stream = eventStream(config, options, sinks)
-  const acceptance = acceptanceOf(sinks, config.on_failure === 'continue')
+  const acceptance = acceptanceOf(sinks, config.on_failure === 'continue', options.log)
   sinks.push(...openSinks(config, options, stream, acceptance.changed))
   const { file, text, on_failure } = config
   stream.own('audit.started', 'success', { pid: process.pid, first_seq: 1, file: file?.path, text, on_failure })
@@ -86,7 +86,7 @@ async function probe(path: string): Promise<void> {
 
 type Acceptance = Pick<Recorder, 'accepting' | 'failure' | 'onAcceptingChange'> & { changed(): void }
 
-function acceptanceOf(sinks: readonly LineSink[], always: boolean): Acceptance {
+function acceptanceOf(sinks: readonly LineSink[], always: boolean, log: AuditLog): Acceptance {
   const listeners: ((accepting: boolean) => void)[] = []
   const failure = (): string | undefined => sinks.find((sink) => sink.failure !== undefined)?.failure
   let accepting = true
@@ -104,7 +104,14 @@ function acceptanceOf(sinks: readonly LineSink[], always: boolean): Acceptance {
       const value = always || failure() === undefined
       if (value === accepting) return
       accepting = value
-      for (const listener of listeners) listener(value)
+      for (const listener of listeners) {
+        try {
+          listener(value)
+        } catch (error) {
+          // It would end up in the sink's loop, which would take it for a failure of its own.
+          log('error', 'a listener to the state of the audit failed', { reason: (error as Error).message })
+        }
+      }
     },
   }
 }
@@ -147,10 +154,12 @@ function recorderOf(config: AuditConfig, options: RecorderOptions, parts: Parts)
     },
     session: (identity, textMode) => sessionAudit(shared, identity, textMode),
     async rotate() {
+      if (closed !== undefined) return await closed
       await stream.order.settled()
       await Promise.all(sinks.map((sink) => sink.rotate()))
     },
     async flush() {
+      if (closed !== undefined) return await closed
       await stream.order.settled()
       await Promise.all(sinks.map((sink) => sink.flush()))
     },

@@ -53,7 +53,9 @@ function subjectOf(record: StatementRecord, text: string, known: Classification)
   }
   const rest = record.outcome === 'success' ? [statement] : statements.slice(at)
   const last = rest[rest.length - 1] ?? statement
-  const raw = Buffer.from(text).subarray(statement.start, last.start + last.length)
+  // The raw slice is at hand where nothing was taken out of it; cutting it out of a long text again for each statement adds up.
+  const untouched = rest.length === 1 && !statement.secret ? statement.text : undefined
+  const raw = untouched ?? Buffer.from(text).subarray(statement.start, last.start + last.length)
   const join = (parts: (string | undefined)[]): string | undefined =>
     parts.every((part) => part !== undefined) ? parts.join(';\n') : undefined
   return {
@@ -61,7 +63,7 @@ function subjectOf(record: StatementRecord, text: string, known: Classification)
     normalized: rest.length === 1 ? statement.normalized : join(rest.map((each) => each.normalized)),
     facts: combine(rest),
     sha256: sha256(raw),
-    bytes: raw.length,
+    bytes: last.start + last.length - statement.start,
   }
 }
 
@@ -108,6 +110,9 @@ export interface TextParts {
 
 const MODE_LETTER: Record<TextMode, string> = { full: 'f', normalized: 'n', fingerprint: 'p', none: '-' }
 
+/** A long text of many statements would fill the cache with copies of itself, one a statement. */
+const MAX_SPECIAL_UNITS = 4 * 1024
+
 /** What beside the text tells two parts apart, with the text. */
 const specialKey = (record: StatementRecord, mode: TextMode, text: string): string =>
   `${record.inBatch ? record.batchIndex : ''}${record.outcome === 'success' ? '' : '!'}${MODE_LETTER[mode]}${text}`
@@ -128,7 +133,8 @@ export function textParts(): TextParts {
       const { text } = record
       if (text === undefined) return FUNCTION_CALL
       if (usual(record)) return plain[mode].get(text)
-      return record.truncated ? undefined : special.get(specialKey(record, mode, text))
+      if (record.truncated || text.length > MAX_SPECIAL_UNITS) return undefined
+      return special.get(specialKey(record, mode, text))
     },
     make(record, mode, known, budget, keep) {
       const { text } = record
@@ -137,7 +143,7 @@ export function textParts(): TextParts {
       if (!keep || record.truncated) return part
       const cost = (text.length + part.pgusher.length + part.db.length) * 2
       if (usual(record)) plain[mode].set(text, part, cost)
-      else special.set(specialKey(record, mode, text), part, cost)
+      else if (text.length <= MAX_SPECIAL_UNITS) special.set(specialKey(record, mode, text), part, cost)
       return part
     },
   }

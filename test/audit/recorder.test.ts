@@ -330,6 +330,8 @@ describe('opening and closing', () => {
     expect(statSync(path).mode & 0o777 & ~0o640).toBe(0)
     const again = await recorderOn(path)
     await again.recorder.close()
+    await again.recorder.flush()
+    await again.recorder.rotate()
     again.recorder.event({ event: 'policy.loaded', outcome: 'success' })
     again.recorder.session(identity, 'full').statement(statement('select 1'))
     expect(readEvents(path).map(({ event }) => event)).toEqual([
