@@ -76,7 +76,7 @@ async function startOnce(options: PostgresOptions): Promise<PostgresServer> {
     const password = await initialise(layout, binDir, superuser)
     await configure(layout, options)
     const port = options.port ?? (await freePort())
-    const guardian = await launch(layout, [join(binDir, 'postgres'), ...serverSettings(layout, options, port)])
+    const stop = stopOf(await launch(layout, [join(binDir, 'postgres'), ...serverSettings(layout, options, port)]))
     return {
       host: '127.0.0.1',
       port,
@@ -84,7 +84,11 @@ async function startOnce(options: PostgresOptions): Promise<PostgresServer> {
       dataDir: layout.dataDir,
       logFile: layout.logFile,
       socketDir: layout.scratch,
-      stop: stopOf(guardian),
+      stop: async () => {
+        await stop()
+        // The guardian, where it is not our user, empties it, but may not remove it from a directory that is not its own.
+        await rm(layout.scratch, { recursive: true, force: true })
+      },
     }
   } catch (error) {
     await rm(layout.scratch, { recursive: true, force: true })

@@ -1,4 +1,5 @@
 /** Starts what the demo needs, tells the story, stays up; whatever ends it, everything is taken down in the opposite order. */
+import { once } from 'node:events'
 import { appendFileSync, rmSync } from 'node:fs'
 import { mkdir, mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -63,8 +64,7 @@ export async function runDemo(options: DemoOptions, screen: Screen, stop: AbortS
     ...{ host: HOST, port, user, password, database: 'shop-prod', caFile: place.ca },
   })
   const url = (user: string, token: string): string => databaseUrl(connection(user, token))
-  const story = tellStory({ screen, upstream, shop, issuer, auditFile: place.audit, url })
-  await untilAborted(stop, story)
+  await untilAborted(stop, () => tellStory({ screen, upstream, shop, issuer, auditFile: place.audit, url }))
   if (options.once && options.envFile === undefined) return
   const token = await issuer.token('gitlab', {
     pipeline_source: 'web',
@@ -75,25 +75,28 @@ export async function runDemo(options: DemoOptions, screen: Screen, stop: AbortS
   if (options.envFile !== undefined) await offerEnvironment(resolve(options.envFile), job, place.audit, stack)
   if (options.once) return
   invite(screen, job, place, options.envFile)
-  await untilAborted(stop, new Promise<never>(() => {})).catch((reason: unknown) => {
-    if (reason !== stop.reason) throw reason
-  })
+  await aborted(stop)
   screen.line()
 }
 
-/** `work`, or the reason for which `stop` was aborted; what `work` still waits for ends when pgusher does. */
-async function untilAborted<T>(stop: AbortSignal, work: Promise<T>): Promise<T> {
-  stop.throwIfAborted()
-  const { promise, reject } = Promise.withResolvers<never>()
-  const onAbort = (): void => reject(stop.reason)
-  stop.addEventListener('abort', onAbort)
-  // Node ends when nothing is left to wait for, and this promise alone is nothing.
+/** Resolves when `stop` is aborted. */
+async function aborted(stop: AbortSignal): Promise<void> {
+  // Node ends when nothing is left to wait for, and a listener alone is nothing.
   const waiting = setInterval(() => {}, 60_000)
+  if (!stop.aborted) await once(stop, 'abort')
+  clearInterval(waiting)
+}
+
+/** Does `work`, or rejects with the reason for which `stop` was aborted; what `work` still waits for ends when pgusher does. */
+async function untilAborted(stop: AbortSignal, work: () => Promise<void>): Promise<void> {
+  stop.throwIfAborted()
+  const over = new AbortController()
+  const interrupted = once(stop, 'abort', { signal: over.signal }).then(() => stop.throwIfAborted())
   try {
-    return await Promise.race([work, promise])
+    await Promise.race([work(), interrupted])
   } finally {
-    clearInterval(waiting)
-    stop.removeEventListener('abort', onAbort)
+    interrupted.catch(() => {})
+    over.abort()
   }
 }
 
