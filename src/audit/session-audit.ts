@@ -52,7 +52,7 @@ export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity
         return
       }
       const text = record.text ?? ''
-      const known = classifier.peek(text)
+      const known = record.text === undefined ? classifier.givenUp('') : classifier.peek(text)
       if (known !== undefined) {
         order.add(() => write(at, own, record, partOf(record, known)), units)
         return

@@ -26,7 +26,7 @@ interface Subject {
   normalized: string | undefined
   facts: StatementFacts
   sha256: string | undefined
-  bytes: number
+  bytes: number | undefined
 }
 
 const sha256 = (text: string | Buffer): string => hash('sha256', text, 'hex')
@@ -39,14 +39,15 @@ function subjectOf(record: StatementRecord, text: string, known: Classification)
   const { statements } = known
   const at = record.batchIndex
   const statement = statements[at]
-  const alone = statements.length === 1 && !record.inBatch
+  const alone = statements.length <= 1 && at === 0
   if (alone || statement === undefined || record.truncated) {
     // A batch that could not be cut into its statements: its text stands in the first record only.
     const repeated = record.inBatch && record.batchIndex > 0
     return {
       text: repeated ? undefined : known.text,
       normalized: repeated ? undefined : known.normalized,
-      facts: known.parsed && !record.inBatch ? combine(statements) : { ...UNKNOWN_FACTS, secret: known.secret },
+      facts:
+        known.parsed && (alone || !record.inBatch) ? combine(statements) : { ...UNKNOWN_FACTS, secret: known.secret },
       sha256: record.textSha256 ?? sha256(text),
       bytes: record.textBytes,
     }
@@ -77,7 +78,7 @@ function render(subject: Subject, mode: TextMode, truncated: boolean, budget: nu
   const text = shown(subject, mode)
   const tables = facts.tables.slice(0, MAX_TABLES)
   const fit = text === undefined ? undefined : jsonStringWithin(text, budget)
-  const cut = fit?.cut === true || (truncated && text !== undefined)
+  const cut = fit?.cut === true || truncated
   const pgusher = `,"query":${jsonValue({
     class: facts.class,
     fingerprint: facts.fingerprint,
@@ -110,6 +111,15 @@ export interface TextParts {
 
 const MODE_LETTER: Record<TextMode, string> = { full: 'f', normalized: 'n', fingerprint: 'p', none: '-' }
 
+/** A statement whose text was not kept, or never seen: a cursor's, one prepared before this session. */
+const withoutText = (record: StatementRecord): Subject => ({
+  text: undefined,
+  normalized: undefined,
+  facts: UNKNOWN_FACTS,
+  sha256: record.textSha256,
+  bytes: record.textBytes === 0 ? undefined : record.textBytes,
+})
+
 /** A long text of many statements would fill the cache with copies of itself, one a statement. */
 const MAX_SPECIAL_UNITS = 4 * 1024
 
@@ -131,14 +141,14 @@ export function textParts(): TextParts {
   return {
     cached(record, mode) {
       const { text } = record
-      if (text === undefined) return FUNCTION_CALL
+      if (text === undefined) return record.protocol === 'function' ? FUNCTION_CALL : undefined
       if (usual(record)) return plain[mode].get(text)
       if (record.truncated || text.length > MAX_SPECIAL_UNITS) return undefined
       return special.get(specialKey(record, mode, text))
     },
     make(record, mode, known, budget, keep) {
       const { text } = record
-      if (text === undefined) return FUNCTION_CALL
+      if (text === undefined) return render(withoutText(record), mode, record.truncated, budget)
       const part = render(subjectOf(record, text, known), mode, record.truncated, budget)
       if (!keep || record.truncated) return part
       const cost = (text.length + part.pgusher.length + part.db.length) * 2

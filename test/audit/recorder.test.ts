@@ -226,6 +226,21 @@ describe('a Query of several statements', () => {
     expect(first?.at('db.query.text')).toBe("select 'é';\ninsert into a.b values (1);\nselect * from a.c")
   })
 
+  test('of one statement with semicolons in it is that statement', async () => {
+    const path = join(temporaryFolder(), 'audit.jsonl')
+    const { recorder } = await recorderOn(path)
+    const text = "insert into a.b values ('x;y');"
+    recorder.session(identity, 'full').statement(statement(text, { inBatch: true }))
+    await recorder.flush()
+    const event = readEvents(path)[1]
+    expect(event?.at('db.query.text')).toBe(text)
+    expect(event?.at('pgusher.query')).toMatchObject({
+      class: 'WRITE',
+      sha256: sha256(text),
+      length_bytes: text.length,
+    })
+  })
+
   test('that cannot be cut has its text once', async () => {
     const path = join(temporaryFolder(), 'audit.jsonl')
     const { recorder } = await recorderOn(path)
@@ -238,6 +253,24 @@ describe('a Query of several statements', () => {
     expect(second?.at('db.query.text')).toBeUndefined()
     expect(second?.at('pgusher.query.sha256')).toBe(sha256(long))
   })
+})
+
+test('a statement whose text was not kept has what is known of it', async () => {
+  const path = join(temporaryFolder(), 'audit.jsonl')
+  const { recorder } = await recorderOn(path)
+  const session = recorder.session(identity, 'full')
+  const known = { textBytes: 2 ** 20, textSha256: 'aa'.repeat(32), truncated: true }
+  session.statement(statement(undefined, { protocol: 'extended', ...known }))
+  session.statement(statement(undefined, { protocol: 'extended' }))
+  await recorder.flush()
+  const queries = readEvents(path)
+    .slice(1)
+    .map((event) => event.at('pgusher.query'))
+  const nothing = { class: 'unknown', tables: [], tables_complete: false }
+  expect(queries).toEqual([
+    { ...nothing, sha256: 'aa'.repeat(32), length_bytes: 2 ** 20, truncated: true },
+    { ...nothing, truncated: false },
+  ])
 })
 
 describe('text modes', () => {
