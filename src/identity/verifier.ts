@@ -27,11 +27,13 @@ export interface VerifierOptions {
 export interface Verifier {
   /**
    * @param token without white space around it.
+   * @param onRefused told whose token it was, where the signature holds and something else does not: a refusal that names
+   *   the job is worth more to an auditor than a hash.
    * @throws AccessError `token_malformed`, `issuer_unknown`, `issuer_keys_unavailable`, `signature_invalid`,
    *   `token_expired`, `token_not_yet_valid`, `token_too_old`, `audience_mismatch`, `claim_missing`, `denied_by_rule` or
    *   `tenancy_mismatch`, in this order. The token is in none of them.
    */
-  verify(token: string): Promise<Principal>
+  verify(token: string, onRefused?: (signed: Principal) => void): Promise<Principal>
   /** Fetches every issuer's keys, so that the first job need not wait; failures are in `status`. */
   prime(): Promise<void>
   /** By issuer name, for readiness. */
@@ -51,7 +53,7 @@ export function createVerifier(
   const cache = createPrincipalCache(CACHE_ENTRIES, now)
   return {
     keySources,
-    async verify(token) {
+    async verify(token, onRefused) {
       const sha256 = hash('sha256', token, 'hex')
       const known = await cache.get(sha256)
       if (known !== undefined) return known
@@ -59,10 +61,8 @@ export function createVerifier(
       const issuer = byUrl.get(decoded.iss ?? '')
       if (issuer === undefined) throw new AccessError('issuer_unknown', "the token's issuer is not configured here")
       const { fingerprint } = await verifySignature(token, decoded, issuer)
-      checkTime(checkRequired(decoded.claims), issuer.name, issuer.config, now())
-      checkAudience(decoded.claims, issuer.config)
-      const principal = principalFromClaims(issuer.name, issuer.config, decoded.claims, { sha256 })
-      checkPresetRules(principal, issuer.config)
+      const toPrincipal = () => principalFromClaims(issuer.name, issuer.config, decoded.claims, { sha256 })
+      const principal = checkSigned(decoded, issuer, now(), toPrincipal, onRefused)
       cache.set(sha256, { issuer, fingerprint, principal })
       return principal
     },
@@ -74,6 +74,38 @@ export function createVerifier(
       for (const keys of keySources.values()) keys.release()
       cache.clear()
     },
+  }
+}
+
+function checkSigned(
+  { claims }: DecodedToken,
+  { name, config }: ConfiguredIssuer,
+  at: number,
+  toPrincipal: () => Principal,
+  onRefused: ((signed: Principal) => void) | undefined,
+): Principal {
+  try {
+    checkTime(checkRequired(claims), name, config, at)
+    checkAudience(claims, config)
+    const principal = toPrincipal()
+    checkPresetRules(principal, config)
+    return principal
+  } catch (error) {
+    if (onRefused !== undefined) tellWhose(claims, toPrincipal, onRefused)
+    throw error
+  }
+}
+
+function tellWhose(
+  claims: DecodedToken['claims'],
+  toPrincipal: () => Principal,
+  onRefused: (signed: Principal) => void,
+): void {
+  try {
+    checkRequired(claims)
+    onRefused(toPrincipal())
+  } catch {
+    // Claims that make no principal: the refusal is recorded without one.
   }
 }
 

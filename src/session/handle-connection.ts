@@ -70,7 +70,10 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     watch.split('authenticate')
     stage = 'verify'
     identity.unverifiedTokenSha256 = createHash('sha256').update(presented.token).digest('hex')
-    const principal = await beforeDeadline(verifier.verify(presented.token), deadline.signal, () => {})
+    const verified = verifier.verify(presented.token, (signed) => {
+      identity.principal = signed
+    })
+    const principal = await beforeDeadline(verified, deadline.signal, () => {})
     identity.principal = principal
     leaveQueue()
     watch.split('verify')

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { createSecureContext, type SecureContext } from 'node:tls'
 import { type Diagnostic, diagnostic } from '../config/diagnostics.ts'
 import type { LoadedConfig } from '../config/load.ts'
+import { issuerUrl } from '../identity/principal-from-claims.ts'
 import { createVerifier, type Verifier, type VerifierLog } from '../identity/verifier.ts'
 import { loadPolicy } from '../policy/load.ts'
 import type { UpstreamTarget } from '../upstream/connect.ts'
@@ -40,9 +41,9 @@ export async function buildSnapshot(
   for (const [alias, database] of Object.entries(config.databases)) {
     targets.set(alias, { alias, config: database, dbname: database.dbname ?? alias })
   }
-  const issuers = Object.values(config.issuers)
-  const issuerUrl = issuers.length === 1 ? issuers[0]?.url : undefined
-  const challenge = issuerUrl === undefined ? undefined : { issuerUrl, scope: '' }
+  const [only, ...others] = Object.values(config.issuers)
+  const url = only === undefined || others.length > 0 ? undefined : issuerUrl(only)
+  const challenge = url === undefined ? undefined : { issuerUrl: url, scope: '' }
   return { ok: true, snapshot: { config, policy, verifier, targets, secureContext, challenge }, warnings }
 }
 

@@ -128,6 +128,24 @@ describe('before the signature is verified, the text is terse', () => {
   })
 })
 
+test('a refusal names the job once its signature holds, and never before', async () => {
+  const named = async (token: string): Promise<string | undefined> => {
+    let subject: string | undefined
+    await verifier()
+      .verify(token, (signed) => {
+        subject = signed.subject
+      })
+      .catch(() => {})
+    return subject
+  }
+  const { sub } = github()
+  expect(await named(await key.sign(github({ exp: 1 })))).toBe(sub)
+  expect(await named(await key.sign(github({ aud: 'other' })))).toBe(sub)
+  expect(await named(await key.sign(github({ event_name: 'pull_request_target' })))).toBe(sub)
+  expect(await named(await key.sign(github({ aud: 'other', sub: undefined })))).toBeUndefined()
+  expect(await named(await stranger.sign(github({ exp: 1 })))).toBeUndefined()
+})
+
 describe('invariant 13: time', () => {
   test('expired: how long ago, and how to get a fresh one', async () => {
     const subject = verifier()
