@@ -69,6 +69,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     unauthenticated: () => admission.unauthenticated,
     credentials: () => credentials.live(),
     auditAccepting: () => recorder.accepting,
+    auditEvents: () => recorder.recorded,
   })
   const registry = createRegistry()
   const admission = createAdmission(() => ({

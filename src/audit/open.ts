@@ -148,6 +148,9 @@ function recorderOf(config: AuditConfig, options: RecorderOptions, parts: Parts)
     get failure() {
       return acceptance.failure
     },
+    get recorded() {
+      return stream.seq
+    },
     onAcceptingChange: acceptance.onAcceptingChange,
     event(event, identity) {
       stream.record(event, identity === undefined ? { textMode: config.text } : { identity, textMode: config.text })

@@ -89,6 +89,8 @@ export interface Recorder {
   readonly accepting: boolean
   /** The reason, for the log and /readyz. */
   readonly failure: string | undefined
+  /** Events of this process so far, which is the last `pgusher.seq`. */
+  readonly recorded: number
   /** Called with the new value of `accepting` whenever it changes. */
   onAcceptingChange(listener: (accepting: boolean) => void): void
   /** An event without a session: `policy.loaded`, `credential.revoked` and the like; identity where there is one. */

@@ -20,8 +20,8 @@ export interface LiveGauges {
   credentials?: () => number
   /** False: the audit does not work and nothing is let in. */
   auditAccepting?: () => boolean
-  /** Events that were recorded and are not in the sink yet. */
-  auditPending?: () => number
+  /** Events recorded since the start. */
+  auditEvents?: () => number
 }
 
 export interface Metrics {
@@ -36,8 +36,6 @@ export interface Metrics {
   /** Seconds. */
   connectStep(step: ConnectStep, seconds: number): void
   credential(kind: CredentialKind, event: CredentialEvent): void
-  auditEvents(count?: number): void
-  auditBytes(count: number): void
   auditFailure(): void
   /** The version in force (SHA-256 of the policy); the one before it disappears. */
   policyVersion(version: string): void
@@ -63,8 +61,6 @@ function counters(registry: Registry) {
     statements: counter('statements_total', 'Statements executed or refused', ['outcome']),
     bytes: counter('bytes_total', 'Bytes relayed; in: from the job to the database', ['direction']),
     credentials: counter('credentials_total', 'What happened to minted credentials', ['kind', 'event']),
-    auditEvents: counter('audit_events_total', 'Audit events recorded'),
-    auditBytes: counter('audit_bytes_total', 'Bytes of audit events written'),
     auditFailures: counter('audit_failures_total', 'Times that the audit sink began to fail'),
     reloads: counter('policy_reload_total', 'Attempts to load a policy', ['outcome']),
   }
@@ -87,7 +83,17 @@ function registerGauges(registry: Registry, live: LiveGauges): void {
   gauge('unauthenticated_connections', 'Connections that are not authenticated yet', live.unauthenticated)
   gauge('credentials', 'Minted credentials that are not taken back yet', live.credentials)
   gauge('audit_accepting', '1 while the audit works', auditAccepting && (() => (auditAccepting() ? 1 : 0)))
-  gauge('audit_pending_events', 'Audit events that are not in the sink yet', live.auditPending)
+  if (live.auditEvents === undefined) return
+  const { auditEvents } = live
+  new Counter({
+    name: 'pgusher_audit_events_total',
+    help: 'Audit events recorded',
+    registers: [registry],
+    collect() {
+      this.reset()
+      this.inc(auditEvents())
+    },
+  })
 }
 
 export function createMetrics(live: LiveGauges = {}): Metrics {
@@ -116,8 +122,6 @@ export function createMetrics(live: LiveGauges = {}): Metrics {
     bytes: (direction, number) => count.bytes.inc({ direction }, number),
     connectStep: (step, seconds) => steps.observe({ step }, seconds),
     credential: (kind, event) => count.credentials.inc({ kind, event }),
-    auditEvents: (number = 1) => count.auditEvents.inc(number),
-    auditBytes: (number) => count.auditBytes.inc(number),
     auditFailure: () => count.auditFailures.inc(),
     policyVersion(version) {
       policy.reset()
