@@ -77,7 +77,7 @@ function reasonOf(thrown: unknown): string {
   if (thrown instanceof AggregateError && thrown.errors.length > 0) return thrown.errors.map(reasonOf).join('; ')
   if (!(thrown instanceof Error)) return String(thrown)
   if ('code' in thrown && thrown.code === 'ERR_MODULE_NOT_FOUND') {
-    return 'the demo needs the development dependencies, which are not installed here: npm ci && npm run demo'
+    return 'the demo needs a checkout of the repository with its development dependencies: npm ci && npm run demo'
   }
   return thrown.message
 }

@@ -46,6 +46,8 @@ interface Place {
  */
 export async function runDemo(options: DemoOptions, screen: Screen, stop: AbortSignal): Promise<void> {
   await using stack = new AsyncDisposableStack()
+  // Before anything is started: throws where the development dependencies are not there.
+  import.meta.resolve('oidc-provider')
   screen.line()
   screen.line(`${screen.paint('bold', 'pgusher demo')}: a CI job's token is its database password`)
   screen.line()
