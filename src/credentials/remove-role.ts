@@ -5,6 +5,7 @@
 import type pg from 'pg'
 import type { Admin } from './admin-connection.ts'
 import { messageOf, sqlstateOf } from './failure.ts'
+import { parseComment } from './role-comment.ts'
 import { EQ, hasMembershipOptions, joinRole, leaveRole, quoteIdentifier, quoteLiteral } from './sql.ts'
 import { inTransaction, retryCollisions } from './transaction.ts'
 
@@ -15,20 +16,23 @@ interface Doomed {
   oid: number
   login: string
   version: number
-  /** Group roles that it may assume: the only ones that may inherit from it. */
-  groups: string[]
+  /** The group role that it was made for. A job may have got others; nothing goes to those. Undefined when it may not assume that any more. */
+  heir: string | undefined
 }
 
 const ROLE = `
 SELECT r.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
+  pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
   ARRAY(SELECT g.rolname::pg_catalog.text FROM pg_catalog.pg_auth_members m
     JOIN pg_catalog.pg_roles g ON g.oid ${EQ} m.roleid WHERE m.member ${EQ} r.oid) AS groups
 FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} $1`
 
 async function find(client: pg.Client, login: string): Promise<Doomed | undefined> {
-  const { rows } = await client.query<{ oid: string; version: number; groups: string[] }>(ROLE, [login])
-  const row = rows[0]
-  return row === undefined ? undefined : { login, oid: Number(row.oid), version: row.version, groups: row.groups }
+  type Row = { oid: string; version: number; comment: string | null; groups: string[] }
+  const row = (await client.query<Row>(ROLE, [login])).rows[0]
+  if (row === undefined) return undefined
+  const group = parseComment(row.comment)?.role
+  return { login, oid: Number(row.oid), version: row.version, heir: row.groups.find((name) => name === group) }
 }
 
 const SESSIONS = `SELECT s.pid FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} $1::pg_catalog.oid`
@@ -173,12 +177,10 @@ async function releaseEverywhere(
   joined: readonly string[],
 ): Promise<void> {
   for (const { database, owns } of await holdings(client, role)) {
-    const heir = role.groups[0]
-    if (owns && (heir === undefined || role.groups.length > 1)) {
-      const may = role.groups.length === 0 ? 'no role' : `more than one role (${role.groups.join(', ')})`
-      throw new RemovalError(
-        `it owns objects in ${database ?? 'no database'} and may assume ${may} that they could go to`,
-      )
+    const { heir } = role
+    if (owns && heir === undefined) {
+      const where = database ?? 'no database'
+      throw new RemovalError(`it owns objects in ${where} and may not assume the group role that they would go to`)
     }
     const home = database ?? client.database
     if (home === undefined) throw new RemovalError('the admin connection does not say its database')
@@ -223,7 +225,7 @@ export async function removeRole(admin: Admin, client: pg.Client, login: string)
   await explained(client, role, async () => {
     if (!disabled) await client.query(`ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`)
     // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
-    let joined = hasMembershipOptions(role.version) ? role.groups : []
+    let joined = hasMembershipOptions(role.version) && role.heir !== undefined ? [role.heir] : []
     for (let attempt = 1; ; attempt++) {
       await releaseEverywhere(admin, client, role, joined)
       // A session that was let in before NOLOGIN shows in pg_stat_activity a moment later.

@@ -194,10 +194,30 @@ describe.each(postgresVersions())('taking a login back on PostgreSQL $version', 
       `REVOKE shop_migrator FROM "${credential.login}"`,
     )
     await expect(minter.revoke(credential, 'job_ended')).rejects.toThrow(
-      'it owns objects in shop and may assume no role that they could go to',
+      'it owns objects in shop and may not assume the group role that they would go to',
     )
     await superuser('DROP TABLE open.orphaned')
     await minter.revoke(credential, 'job_ended')
+  })
+
+  test('invariant 32: a membership that the job passed to its login keeps nothing alive and gets nothing', async () => {
+    // One that the admin may not hand out.
+    await superuser('CREATE ROLE shop_guests; GRANT shop_guests TO shop_migrator WITH ADMIN OPTION')
+    try {
+      const credential = await mint('12')
+      await asJob(
+        credential,
+        `GRANT shop_guests TO "${credential.login}"; GRANT SELECT ON public.orders TO "${credential.login}";
+         SET ROLE NONE; CREATE TABLE open.left_over (id int)`,
+      )
+      await minter.revoke(credential, 'job_ended')
+      expect(
+        await superuser(`SELECT relowner::regrole::text AS owner FROM pg_class WHERE relname = 'left_over'`),
+      ).toEqual([{ owner: 'shop_migrator' }])
+      await superuser('DROP TABLE open.left_over')
+    } finally {
+      await superuser('DROP ROLE shop_guests')
+    }
   })
 
   test('a reader leaves a large object behind, and it goes to the readers', async () => {
