@@ -3,12 +3,14 @@
 export interface CommandTag {
   /** Rows that the command wrote; undefined for commands that return rows or have no count. */
   affectedRows: number | undefined
+  /** Rows that COPY sent to the client, which are fewer than its messages where a header goes with them. */
+  returnedRows: number | undefined
   ddl: boolean
   /** What the command did to the names that the tracker follows. */
   names: 'prepare' | 'declare' | 'deallocate' | 'discard' | undefined
 }
 
-const SELECT: CommandTag = { affectedRows: undefined, ddl: false, names: undefined }
+const SELECT: CommandTag = { affectedRows: undefined, returnedRows: undefined, ddl: false, names: undefined }
 const NAMES: Readonly<Record<string, CommandTag['names']>> = {
   PREPARE: 'prepare',
   'DECLARE CURSOR': 'declare',
@@ -31,8 +33,10 @@ export function parseCommandTag(
   const tag = buffer.toString('latin1', start, buffer[end - 1] === 0 ? end - 1 : end)
   const counted = WRITES.exec(tag)
   if (counted !== null) {
-    const affectedRows = counted[1] === 'COPY' && copy === 'copy_out' ? undefined : Number(counted[2])
-    return { affectedRows, ddl: false, names: undefined }
+    const rows = Number(counted[2])
+    const sent = counted[1] === 'COPY' && copy === 'copy_out'
+    const [affectedRows, returnedRows] = sent ? [undefined, rows] : [rows, undefined]
+    return { affectedRows, returnedRows, ddl: false, names: undefined }
   }
-  return { affectedRows: undefined, ddl: DDL.test(tag), names: NAMES[tag] }
+  return { affectedRows: undefined, returnedRows: undefined, ddl: DDL.test(tag), names: NAMES[tag] }
 }

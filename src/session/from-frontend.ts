@@ -155,10 +155,11 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
     name = text(buffer, start, nameEnd)
     const textEnd = buffer.indexOf(0, nameEnd + 1)
     if (textEnd >= 0 && textEnd < end) {
-      parse(statementText(buffer, nameEnd + 1, textEnd))
+      parse(statementText(buffer, nameEnd + 1, textEnd), length + HEADER)
       return true
     }
     if (end - start >= length) return violation('the text in Parse does not end')
+    messageBytes = length + HEADER
     return startLong(buffer, nameEnd + 1, end)
   }
 
@@ -177,7 +178,7 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
     const statement = long.finish()
     long = undefined
     if (type === F.Query) query(statement, messageBytes)
-    else parse(statement)
+    else parse(statement, messageBytes)
     return true
   }
 
@@ -193,9 +194,9 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
     tracker.query(statement, bytes)
   }
 
-  function parse(statement: StatementText): void {
+  function parse(statement: StatementText, bytes: number): void {
     if (statement.text !== undefined) rules.prefetch(statement.text)
-    tracker.parse(name, statement)
+    tracker.parse(name, statement, bytes)
   }
 
   /** FunctionCall: Int32 oid, argument formats, arguments, result format. It runs code without SQL, so its arguments are on record. */

@@ -30,9 +30,9 @@ export interface NameMap {
   set(name: string, statement: NamedStatement): void
   delete(name: string): void
   clear(): void
-  /** PREPARE or DECLARE by SQL. */
+  /** PREPARE or DECLARE by SQL. All names are forgotten where the text does not tell for certain which one it is. */
   addFromSql(text: StatementText | undefined, verb: 'prepare' | 'declare'): void
-  /** DEALLOCATE by SQL. */
+  /** DEALLOCATE by SQL; as `addFromSql`. */
   removeFromSql(text: StatementText | undefined): void
 }
 
@@ -40,10 +40,16 @@ export interface NameMap {
 const MAX_NAMES = 10_000
 /** Texts held for one session; behind that a statement is known by hash and length only. */
 const MAX_TEXT_CHARS = 8 * 1024 * 1024
-const IDENTIFIER = String.raw`("(?:[^"]|"")+"|[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)`
-const PREPARE = new RegExp(String.raw`\bPREPARE\s+${IDENTIFIER}`, 'giu')
-const DECLARE = new RegExp(String.raw`\bDECLARE\s+${IDENTIFIER}`, 'giu')
-const DEALLOCATE = new RegExp(String.raw`\bDEALLOCATE\s+(?:PREPARE\s+)?${IDENTIFIER}`, 'giu')
+/**
+ * Only what begins with the command, without a comment, and names something that PostgreSQL folds as we do: in a text that reads
+ * otherwise nobody but PostgreSQL knows which name is meant.
+ */
+const IDENTIFIER = '("(?:[^"]|"")+"|[A-Za-z_][A-Za-z0-9_$]*)'
+const PREPARE = new RegExp(String.raw`^\s*PREPARE\s+${IDENTIFIER}(?=[\s(])`, 'iu')
+const DECLARE = new RegExp(String.raw`^\s*DECLARE\s+${IDENTIFIER}(?=\s)`, 'iu')
+const DEALLOCATE = new RegExp(String.raw`^\s*DEALLOCATE\s+(?:PREPARE\s+)?${IDENTIFIER}\s*(?:;|$)`, 'iu')
+/** NAMEDATALEN - 1: SQL cuts a name here, the protocol does not. */
+const MAX_SQL_NAME = 63
 
 export function createNameMap(): NameMap {
   const names = new Map<string, NamedStatement>()
@@ -64,25 +70,35 @@ export function createNameMap(): NameMap {
     if (room) chars += statement.text.text?.length ?? 0
   }
 
+  function clear(): void {
+    if (names.size === 0) return
+    names.clear()
+    chars = 0
+  }
+
   return {
     get: (name) => names.get(name),
     set,
     delete: remove,
-    clear() {
-      if (names.size === 0) return
-      names.clear()
-      chars = 0
-    },
+    clear,
     addFromSql(text, verb) {
-      if (text?.text === undefined) return
-      for (const [, quoted] of text.text.matchAll(verb === 'prepare' ? PREPARE : DECLARE)) {
-        set(unquoted(quoted!), { text, statement: verb === 'prepare' ? unquoted(quoted!) : '', bindBytes: 0 })
-      }
+      const name = nameIn(text, verb === 'prepare' ? PREPARE : DECLARE)
+      if (text === undefined || name === undefined) clear()
+      else set(name, { text, statement: verb === 'prepare' ? name : '', bindBytes: 0 })
     },
     removeFromSql(text) {
-      for (const [, quoted] of text?.text?.matchAll(DEALLOCATE) ?? []) remove(unquoted(quoted!))
+      const name = nameIn(text, DEALLOCATE)
+      if (name === undefined) clear()
+      else remove(name)
     },
   }
+}
+
+function nameIn(text: StatementText | undefined, command: RegExp): string | undefined {
+  const quoted = command.exec(text?.text ?? '')?.[1]
+  if (quoted === undefined) return undefined
+  const name = unquoted(quoted)
+  return Buffer.byteLength(name) <= MAX_SQL_NAME ? name : undefined
 }
 
 /** PostgreSQL folds what is not quoted to lower case. */

@@ -54,12 +54,17 @@ export class SessionNames {
     return { text, statement: name, bindBytes: bytes }
   }
 
-  /** PREPARE, DECLARE, DEALLOCATE and DISCARD share their name space with the protocol's messages. */
-  followSql(names: NonNullable<CommandTag['names']>, text: StatementText): void {
-    if (names === 'prepare') this.#statements.addFromSql(text, 'prepare')
+  /**
+   * PREPARE, DECLARE, DEALLOCATE and DISCARD share their name space with the protocol's messages.
+   * @param batchIndex of the statement among those of `text`. Only the first begins where the text does; behind another one nobody
+   *   reads which name it means, and the names are forgotten.
+   */
+  followSql(names: NonNullable<CommandTag['names']>, text: StatementText, batchIndex: number): void {
+    if (names === 'discard') this.#statements.clear()
+    else if (batchIndex > 0) (names === 'declare' ? this.#portals : this.#statements).clear()
+    else if (names === 'prepare') this.#statements.addFromSql(text, 'prepare')
     else if (names === 'declare') this.#portals.addFromSql(text, 'declare')
-    else if (names === 'deallocate') this.#statements.removeFromSql(text)
-    else this.#statements.clear()
+    else this.#statements.removeFromSql(text)
   }
 
   #tentatively(): { statements: Map<string, StatementText>; portals: Map<string, NamedStatement> } {

@@ -22,6 +22,7 @@ import {
 } from './answer-queue.ts'
 import { type CommandTag, parseCommandTag } from './command-tag.ts'
 import { type NamedStatement, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
+import { type Ending, hasInnerSemicolon, isExecution, type Pending, pendingOf, type Unclaimed } from './pending.ts'
 import { SessionNames } from './session-names.ts'
 
 export type TransactionStatus = StatementRecord['tx']
@@ -31,29 +32,6 @@ export interface SessionTotals {
   errors: number
   rows: number
   ddl: number
-}
-
-/** An entry of the queue that has something to remember. */
-interface Pending {
-  text: StatementText | undefined
-  /** Statement name of Parse, Bind and Close. */
-  name: string
-  /** Portal name of Bind, Execute and Close. */
-  portal: string
-  bytes: number
-  sentAt: number
-  oid: number
-  parameters: string[] | undefined
-  /** Sent upstream as something that fails, because the rule does not grant it. */
-  refused: boolean
-}
-
-/** How an execution ended. */
-interface Ending {
-  outcome: StatementRecord['outcome']
-  sqlstate?: string | undefined
-  errorType?: string | undefined
-  tag?: CommandTag | undefined
 }
 
 const STATUS: Readonly<Record<number, TransactionStatus>> = { 73: 'idle', 84: 'open', 69: 'failed' }
@@ -74,8 +52,8 @@ export class StatementTracker {
   readonly #names = new SessionNames()
   /** After an error in the extended protocol the backend reads and throws away what comes, until Sync. */
   #discarding = false
-  /** The error of a Parse, Bind, Describe or Close, until an execution of the discarded part carries it. */
-  #unclaimedError: string | undefined
+  /** What failed before an Execute, until an execution of the discarded part carries its error, or Sync. */
+  #unclaimed: Unclaimed | undefined
   #copy: 'copy_in' | 'copy_out' | undefined
   /** COPY FROM STDIN runs and its CopyDone or CopyFail has not been sent: a Sync sent now is ignored. */
   #ignoreSync = false
@@ -105,8 +83,8 @@ export class StatementTracker {
     this.#send(QUERY, this.#pending(text, '', '', bytes))
   }
 
-  parse(name: string, text: StatementText): void {
-    this.#send(PARSE, this.#pending(text, name, '', 0))
+  parse(name: string, text: StatementText, bytes: number): void {
+    this.#send(PARSE, this.#pending(text, name, '', bytes))
   }
 
   bind(portal: string, statement: string, bytes: number): void {
@@ -139,9 +117,10 @@ export class StatementTracker {
     this.#copyBytes += bytes
   }
 
+  /** Outside of COPY it is ignored; where something is unanswered a COPY may be on its way. */
   copyEnd(): void {
     this.#ignoreSync = false
-    this.#queue.push(COPY_END, undefined)
+    if (this.#queue.length > 0 && !this.#discarding) this.#queue.push(COPY_END, undefined)
   }
 
   // What PostgreSQL answers.
@@ -205,11 +184,12 @@ export class StatementTracker {
     const kind = this.#headOf(ANY)
     const entry = this.#queue.head()
     if (kind === 0 || kind === SYNC) return
-    if (isExecution(kind) && entry !== undefined) {
+    if (isExecution(kind) && entry !== undefined && !entry.failed) {
       this.#emit(kind, entry, this.#statementOf(kind, entry), {
         outcome: entry.refused ? 'denied' : 'failure',
         sqlstate,
       })
+      entry.failed = true
     }
     this.#endCopy()
     if (kind === QUERY) this.#batchIndex++
@@ -220,13 +200,15 @@ export class StatementTracker {
   ready(status: number): void {
     this.transaction = STATUS[status] ?? this.transaction
     this.#endCopy()
+    // The Sync that ended it was taken for one that COPY ignores.
+    if (this.#discarding) this.#endDiscarding()
     while (this.#queue.length > 0) {
       const kind = this.#queue.headKind()
       const entry = this.#queue.head()
-      if (kind === EXECUTE && entry !== undefined) {
-        this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'unknown', errorType: 'no_outcome' })
+      if (isExecution(kind)) {
+        if (entry?.recorded === false) this.#emitUnknown(kind, entry, 'no_outcome')
+        this.running--
       }
-      if (isExecution(kind)) this.running--
       this.#queue.shift()
       if (kind === QUERY || kind === SYNC || kind === FUNCTION_CALL) break
     }
@@ -242,17 +224,16 @@ export class StatementTracker {
       const kind = this.#queue.headKind()
       const entry = this.#queue.head()
       // Of a Query some statements may have been answered; without rows of a next one nobody knows of more.
-      const answered = kind === QUERY && this.#batchIndex > 0 && this.#rows === 0 && this.#copy === undefined
-      if (isExecution(kind) && entry !== undefined && !answered) {
-        this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'unknown', errorType })
-      }
+      const over = entry?.failed || (entry?.recorded && this.#rows === 0 && this.#copy === undefined)
+      if (isExecution(kind) && entry !== undefined && !over) this.#emitUnknown(kind, entry, errorType)
       this.#batchIndex = 0
     }
+    this.#endDiscarding()
     this.running = 0
   }
 
   #pending(text: StatementText | undefined, name: string, portal: string, bytes: number): Pending {
-    return { text, name, portal, bytes, sentAt: this.now, oid: 0, parameters: undefined, refused: false }
+    return pendingOf(text, name, portal, bytes, this.now)
   }
 
   #send(kind: number, entry: Pending | undefined): void {
@@ -296,7 +277,8 @@ export class StatementTracker {
     if (kind === 0 || entry === undefined) return
     const statement = this.#statementOf(kind, entry)
     this.#emit(kind, entry, statement, { outcome: 'success', tag })
-    if (tag?.names !== undefined) this.#names.followSql(tag.names, statement.text)
+    if (tag?.names !== undefined)
+      this.#names.followSql(tag.names, statement.text, kind === QUERY ? this.#batchIndex : 0)
     this.#endCopy()
     if (kind === QUERY) this.#batchIndex++
     if (kind !== EXECUTE) return
@@ -315,7 +297,7 @@ export class StatementTracker {
     if (kind === EXECUTE) {
       this.running--
       this.#queue.shift()
-    } else this.#unclaimedError = sqlstate
+    } else this.#unclaimed = { kind, entry, sqlstate }
     while (this.#queue.length > 0 && this.#queue.headKind() !== SYNC) {
       const headKind = this.#queue.headKind()
       const head = this.#queue.head()
@@ -323,41 +305,59 @@ export class StatementTracker {
       this.#queue.shift()
       this.#discard(headKind, head)
     }
-    // No Execute behind it could carry the error: a Parse or Bind on its own, as drivers send to prepare.
-    if (this.#unclaimedError !== undefined && entry !== undefined && (kind === PARSE || kind === BIND)) {
-      this.#unclaimedError = undefined
-      const errorType = kind === PARSE ? 'parse_failed' : 'bind_failed'
-      this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'failure', sqlstate, errorType })
-    }
     if (this.#queue.headKind() === SYNC) this.#endDiscarding()
   }
 
   #endDiscarding(): void {
     this.#discarding = false
-    this.#unclaimedError = undefined
+    this.#recordUnclaimed()
     this.#names.forgetTentative()
   }
 
+  /** No Execute carried the error: a Parse or Bind on its own, as drivers send to prepare. */
+  #recordUnclaimed(): void {
+    const { kind, entry, sqlstate } = this.#unclaimed ?? {}
+    this.#unclaimed = undefined
+    if (entry === undefined || (kind !== PARSE && kind !== BIND)) return
+    const errorType = kind === PARSE ? 'parse_failed' : 'bind_failed'
+    this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'failure', sqlstate, errorType })
+  }
+
   /**
-   * A message that the backend reads and throws away. An execution among them was sent, so it is on record: the first one carries
-   * the error of the Parse or Bind before it, the others were not executed.
+   * A message that the backend reads and throws away. An execution among them was sent, so it is on record: the Execute of what failed
+   * to parse or bind carries that error, the others were not executed.
    */
   #discard(kind: number, entry: Pending | undefined): void {
     if (entry === undefined) return
     if (kind === PARSE) this.#names.preparedTentatively(entry.name, entry.text ?? NO_TEXT)
     else if (kind === BIND) this.#names.boundTentatively(entry.portal, entry.name, entry.bytes)
     if (!isExecution(kind)) return
-    const sqlstate = this.#unclaimedError
-    this.#unclaimedError = undefined
-    const errorType = sqlstate === undefined ? 'not_executed' : undefined
-    this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'failure', sqlstate, errorType })
+    const statement = this.#statementOf(kind, entry)
+    const failed = this.#unclaimed
+    const carries = failed !== undefined && kind === EXECUTE && this.#isOf(failed, statement)
+    const end = carries ? { sqlstate: failed.sqlstate } : { errorType: 'not_executed' }
+    if (carries) this.#unclaimed = undefined
+    else this.#recordUnclaimed()
+    this.#emit(kind, entry, statement, { outcome: 'failure', ...end })
+  }
+
+  /** Describe and Close name nothing to compare with: the first Execute behind them carries their error. */
+  #isOf({ kind, entry }: Unclaimed, statement: NamedStatement): boolean {
+    if (entry === undefined || (kind !== PARSE && kind !== BIND)) return true
+    return this.#statementOf(kind, entry).text === statement.text
+  }
+
+  #emitUnknown(kind: number, entry: Pending, errorType: string): void {
+    this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'unknown', errorType })
   }
 
   #emit(kind: number, entry: Pending, { text, statement, bindBytes }: NamedStatement, end: Ending): void {
     const { totals } = this
+    const returnedRows = end.tag?.returnedRows ?? this.#rows
+    entry.recorded = true
     totals.statements++
     if (end.outcome !== 'success') totals.errors++
-    totals.rows += this.#rows
+    totals.rows += returnedRows
     if (end.tag?.ddl === true) totals.ddl++
     this.#onStatement({
       text: text.text,
@@ -371,7 +371,7 @@ export class StatementTracker {
       tx: this.transaction,
       startedAt: Math.max(entry.sentAt, this.#lastEnd),
       endedAt: this.now,
-      returnedRows: this.#rows,
+      returnedRows,
       affectedRows: end.tag?.affectedRows,
       requestBytes: entry.bytes + bindBytes + this.#copyBytes,
       responseBytes: this.#responseBytes,
@@ -386,15 +386,4 @@ export class StatementTracker {
     this.#responseBytes = 0
     this.#copyBytes = 0
   }
-}
-
-function isExecution(kind: number): boolean {
-  return kind === QUERY || kind === EXECUTE || kind === FUNCTION_CALL
-}
-
-/** Whether a Query's text may hold more than one statement; the classifier knows for certain. */
-function hasInnerSemicolon(text: string | undefined): boolean {
-  if (text === undefined) return false
-  const at = text.indexOf(';')
-  return at >= 0 && at < text.length - 1
 }

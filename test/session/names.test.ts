@@ -68,3 +68,19 @@ test('a session that prepares without end keeps the newest names and a bounded a
   names.set('again', { text: long, statement: 'again', bindBytes: 0 })
   expect(names.get('again')?.text.text).toBe(long.text)
 })
+
+test.each([
+  'prepare /* x */ s as select 2',
+  '-- x\nprepare s as select 2',
+  'prepare U&"\\0073" as select 2',
+  `prepare ${'x'.repeat(64)} as select 2`,
+  'prepare größe as select 2',
+])('all names are forgotten where nobody can say which one a text gives away: %s', (sql) => {
+  const names = createNameMap()
+  names.set('s', { text: textOf('select 1'), statement: 's', bindBytes: 0 })
+  names.addFromSql(textOf(sql), 'prepare')
+  expect(names.get('s')).toBeUndefined()
+  names.set('s', { text: textOf('select 1'), statement: 's', bindBytes: 0 })
+  names.removeFromSql(textOf(sql.replace('prepare', 'deallocate')))
+  expect(names.get('s')).toBeUndefined()
+})

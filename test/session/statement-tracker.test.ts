@@ -12,7 +12,7 @@ function start() {
     records,
     tag,
     query: (sql: string) => tracker.query(text(sql), sql.length + 6),
-    parse: (name: string, sql: string) => tracker.parse(name, text(sql)),
+    parse: (name: string, sql: string) => tracker.parse(name, text(sql), sql.length + 9),
     idle: () => tracker.ready(0x49),
     failed: () => tracker.ready(0x45),
     told: () => records.map((r) => [r.text, r.outcome, r.sqlstate ?? r.errorType ?? '']),
@@ -275,4 +275,70 @@ test('DDL, errors and rows are counted for the session', () => {
   s.tracker.error('42601')
   s.idle()
   expect(s.tracker.totals).toEqual({ statements: 3, errors: 1, rows: 1, ddl: 1 })
+})
+
+test('a FATAL behind the ERROR of the same Query is no second execution', () => {
+  const s = start()
+  s.query('copy t from stdin')
+  s.tracker.copyInStarted()
+  s.query('select 1')
+  s.tracker.error('08P01')
+  s.tracker.error('08P01')
+  s.tracker.finish('connection_lost')
+  expect(s.told()).toEqual([
+    ['copy t from stdin', 'failure', '08P01'],
+    ['select 1', 'unknown', 'connection_lost'],
+  ])
+})
+
+test('COPY that fails before it reads a Sync which COPY would have ignored: what comes after is recorded as executed', () => {
+  const s = start()
+  s.parse('', 'copy t from stdin')
+  s.tracker.bind('', '', 20)
+  s.tracker.execute('', 9)
+  s.tracker.sync()
+  s.tracker.parseComplete()
+  s.tracker.bindComplete()
+  s.tracker.copyInStarted()
+  s.tracker.error('P0001')
+  s.idle()
+  s.parse('', 'select 1')
+  s.tracker.bind('', '', 20)
+  s.tracker.execute('', 9)
+  s.tracker.sync()
+  s.tracker.parseComplete()
+  s.tracker.bindComplete()
+  s.tag('SELECT 1')
+  s.idle()
+  expect(s.told()).toEqual([
+    ['copy t from stdin', 'failure', 'P0001'],
+    ['select 1', 'success', ''],
+  ])
+})
+
+test('a Query that a ReadyForQuery too many seems to answer is on record without an outcome', () => {
+  const s = start()
+  s.query('delete from orders')
+  s.idle()
+  s.tag('DELETE 3')
+  expect(s.told()).toEqual([['delete from orders', 'unknown', 'no_outcome']])
+})
+
+test('the error of a Parse does not depend on when the Execute behind it comes', () => {
+  const [early, late] = [start(), start()]
+  for (const s of [early, late]) {
+    s.parse('', 'selekt')
+    if (s === late) s.tracker.error('42601')
+    s.tracker.bind('', '', 20)
+    s.tracker.execute('', 9)
+    s.query('select 2')
+    if (s === early) s.tracker.error('42601')
+    s.tracker.sync()
+    s.idle()
+  }
+  expect(early.told()).toEqual([
+    ['selekt', 'failure', '42601'],
+    ['select 2', 'failure', 'not_executed'],
+  ])
+  expect(late.told()).toEqual(early.told())
 })

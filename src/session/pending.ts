@@ -1,0 +1,63 @@
+/** What the tracker remembers of a message until it is answered. */
+
+import type { StatementRecord } from '../audit/recorder.ts'
+import { EXECUTE, FUNCTION_CALL, QUERY } from './answer-queue.ts'
+import type { CommandTag } from './command-tag.ts'
+import type { StatementText } from './name-map.ts'
+
+export interface Pending {
+  text: StatementText | undefined
+  /** Statement name of Parse, Bind and Close. */
+  name: string
+  /** Portal name of Bind, Execute and Close. */
+  portal: string
+  bytes: number
+  sentAt: number
+  oid: number
+  parameters: string[] | undefined
+  /** Sent upstream as something that fails, because the rule does not grant it. */
+  refused: boolean
+  /** At least one record was made of it. */
+  recorded: boolean
+  /** It met an error: nothing more of it runs. A FATAL that follows an ERROR is no second execution. */
+  failed: boolean
+}
+
+/** A message before an Execute that met an error. */
+export interface Unclaimed {
+  kind: number
+  entry: Pending | undefined
+  sqlstate: string
+}
+
+/** How an execution ended. */
+export interface Ending {
+  outcome: StatementRecord['outcome']
+  sqlstate?: string | undefined
+  errorType?: string | undefined
+  tag?: CommandTag | undefined
+}
+
+export function pendingOf(
+  text: StatementText | undefined,
+  name: string,
+  portal: string,
+  bytes: number,
+  sentAt: number,
+): Pending {
+  return {
+    ...{ text, name, portal, bytes, sentAt },
+    ...{ oid: 0, parameters: undefined, refused: false, recorded: false, failed: false },
+  }
+}
+
+export function isExecution(kind: number): boolean {
+  return kind === QUERY || kind === EXECUTE || kind === FUNCTION_CALL
+}
+
+/** Whether a Query's text may hold more than one statement; the classifier knows for certain. */
+export function hasInnerSemicolon(text: string | undefined): boolean {
+  if (text === undefined) return false
+  const at = text.indexOf(';')
+  return at >= 0 && at < text.length - 1
+}
