@@ -14,7 +14,7 @@ export function loginName(prefix: string, jobKey: string): string {
   return `${prefix}${letters(createHash('sha256').update(jobKey).digest())}_${letters(randomBytes(LETTERS))}`
 }
 
-/** False for roles that merely begin with the prefix: they are somebody else's, and the sweeper leaves them alone. */
+/** False for roles that merely begin with the prefix. True alone does not make a role ours: words have eight letters too. */
 export function isLoginName(prefix: string, name: string): boolean {
   const rest = name.slice(prefix.length)
   return name.startsWith(prefix) && /^[a-z2-7]{8}_[a-z2-7]{8}$/.test(rest)

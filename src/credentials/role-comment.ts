@@ -45,8 +45,15 @@ export function commentFor(
   }
 }
 
+/**
+ * JSON in plain ASCII: a claim may hold what the database's encoding does not have, and the catalog is read from databases of
+ * other encodings and in terminals.
+ */
 export function formatComment(comment: RoleComment): string {
-  return JSON.stringify(comment)
+  return JSON.stringify(comment).replace(
+    /[^\x20-\x7e]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 /** Undefined for what pgusher did not write. */

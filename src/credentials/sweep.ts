@@ -29,14 +29,12 @@ interface FoundRole {
   comment: string | null
   /** VALID UNTIL is over by a minute, by the server's clock. */
   expired: boolean
-  connected: boolean
 }
 
 const FOUND = `
 SELECT r.rolname::pg_catalog.text AS login, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
   coalesce(r.rolvaliduntil OPERATOR(pg_catalog.<)
-    (pg_catalog.now() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval), false) AS expired,
-  EXISTS (SELECT FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} r.oid) AS connected
+    (pg_catalog.now() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval), false) AS expired
 FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::pg_catalog.text, $1)`
 
 /**
@@ -62,13 +60,12 @@ function createOrphanWatch(options: SweeperOptions): (client: pg.Client) => Prom
   const { prefix } = options.admin.credentials
   const firstSeen = new Map<string, number>()
 
-  const isDue = (
-    { login, comment, expired, connected }: FoundRole,
-    alive: ReadonlySet<string | undefined>,
-  ): boolean => {
+  const isDue = ({ login, comment, expired }: FoundRole, alive: ReadonlySet<string | undefined>): boolean => {
     const made = parseComment(comment)
-    const own = made?.boot === options.boot
-    if (options.inUse(login) || (made !== undefined && !own && alive.has(made.boot))) {
+    // Name and comment are made in one transaction: without it the role is somebody else's, as `pgu_payments_readonly` could be.
+    if (made === undefined) return false
+    const own = made.boot === options.boot
+    if (options.inUse(login) || (!own && alive.has(made.boot))) {
       firstSeen.delete(login)
       return false
     }
@@ -76,8 +73,7 @@ function createOrphanWatch(options: SweeperOptions): (client: pg.Client) => Prom
     if (own) return true
     const since = firstSeen.get(login) ?? options.now()
     firstSeen.set(login, since)
-    const waited = options.now() - since >= ORPHAN_GRACE
-    return made === undefined ? waited && !connected : waited || expired
+    return expired || options.now() - since >= ORPHAN_GRACE
   }
   return async (client) => {
     const found = (await client.query<FoundRole>(FOUND, [prefix])).rows.filter(({ login }) =>

@@ -48,7 +48,8 @@ test('a comment comes back as it went in, bounded, whatever the claims hold', ()
       expect(parseComment(text)).toEqual(comment)
       expect(text).not.toContain('\0')
       expect(comment.subject.length).toBeLessThanOrEqual(500)
-      expect(text.isWellFormed()).toBe(true)
+      // A database in LATIN1 takes it too.
+      expect(text).toMatch(/^[\x20-\x7e]*$/)
     }),
   )
 })
