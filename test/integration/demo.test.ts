@@ -102,7 +102,7 @@ describe('--once', () => {
     await expectNothingLeft()
   })
 
-  test('in colour where it is asked for; files stay where the directory was given', async () => {
+  test('in colour where it is asked for; files stay where the directory was given, and jq answers the questions of an auditor', async () => {
     const directory = join(scratch, 'kept')
     const { output, ended } = demo(['--once', '--data-dir', directory], { FORCE_COLOR: '1' })
     expect(await ended(), output()).toEqual({ code: 0, signal: null })
@@ -117,6 +117,7 @@ describe('--once', () => {
     ])
     const events = (await readFile(join(directory, 'audit.jsonl'), 'utf8')).trimEnd().split('\n')
     expect(JSON.parse(events.at(-1) ?? '')).toMatchObject({ event: 'audit.stopped' })
+    await expectAnswers(join(directory, 'audit.jsonl'))
     const check = await run(process.execPath, [MAIN, 'check', '--config', join(directory, 'pgusher.yaml')])
     expect(check.stderr).toBe('')
     expect(await readdir(scratch)).toEqual(['kept'])
@@ -135,6 +136,73 @@ describe('--once', () => {
     expect(plain).not.toContain('\x1b[3')
   })
 })
+
+interface Line {
+  event: string
+  time: string
+  pgusher: {
+    seq: number
+    outcome: string
+    idp?: { subject: string }
+    decision?: { code: string; nearest: { claim: string; wanted: string; got: string }[] }
+    query?: { tables: string[] }
+  }
+  cicd?: { pipeline: { run: { id: string; url: { full: string } } } }
+  db?: { query?: { text: string } }
+}
+
+/** What jq says to the filter, where it is installed, and what `same` says in any case: the two must be equal. */
+async function ask(file: string, filter: string, same: (line: Line) => unknown[]): Promise<unknown[]> {
+  const lines = (await readFile(file, 'utf8')).trimEnd().split('\n')
+  const ours = lines.flatMap((line) => same(JSON.parse(line) as Line))
+  const jq = await run('jq', ['-c', filter, file]).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+    return undefined
+  })
+  if (jq !== undefined) {
+    const theirs = jq.stdout.trimEnd().split('\n')
+    expect(theirs.map((line): unknown => JSON.parse(line))).toEqual(ours)
+  }
+  return ours
+}
+
+async function expectAnswers(file: string): Promise<void> {
+  const runOf = ({ cicd }: Line) => cicd?.pipeline.run
+  const touched = await ask(
+    file,
+    'select(.event=="statement" and (.pgusher.query.tables//[]|index("public.orders")))|.cicd.pipeline.run.url.full',
+    (line) =>
+      line.event === 'statement' && (line.pgusher.query?.tables ?? []).includes('public.orders')
+        ? [runOf(line)?.url.full]
+        : [],
+  )
+  const pipeline = 'https://gitlab.com/acme/shop/-/pipelines/1600000413'
+  expect(touched).toEqual([pipeline, pipeline])
+  const did = await ask(file, 'select(.cicd.pipeline.run.id=="18700000412")|[.event,.db.query.text]', (line) =>
+    runOf(line)?.id === '18700000412' ? [[line.event, line.db?.query?.text ?? null]] : [],
+  )
+  expect(did).toEqual([
+    ['credential.issued', null],
+    ['session.started', null],
+    ['statement', 'CREATE TABLE public.invoices (id int PRIMARY KEY, total numeric(8, 2))'],
+    ['statement', 'SELECT session_user, current_user'],
+    ['statement', "SELECT tableowner FROM pg_tables WHERE tablename = 'invoices'"],
+    ['session.ended', null],
+    ['credential.revoked', null],
+  ])
+  const refused = await ask(
+    file,
+    'select(.pgusher.outcome=="denied")|[.time,.pgusher.idp.subject,.pgusher.decision.code,.pgusher.decision.nearest]',
+    ({ time, pgusher: { outcome, idp, decision } }) =>
+      outcome === 'denied' ? [[time, idp?.subject, decision?.code, decision?.nearest]] : [],
+  )
+  const nearest = { rule: 'migrate-production', claim: 'ref', wanted: '"refs/heads/main"', got: '"refs/heads/fix-1"' }
+  expect(refused).toEqual([
+    [expect.any(String), 'repo:acme@9100001/shop@784500001:environment:production', 'no_matching_rule', [nearest]],
+  ])
+  const numbers = await ask(file, '.pgusher.seq', ({ pgusher }) => [pgusher.seq])
+  expect(numbers).toEqual(numbers.map((_, index) => index + 1))
+}
 
 describe('stays up', () => {
   test('--env-file lets a shell in as an allowed job; Ctrl-C ends sessions and leaves nothing', async () => {
