@@ -1,12 +1,14 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access, chmod, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { access, chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
+import { createCa } from '../support/certificates.ts'
 import { eventually, type PostgresServer, postgresVersions, query, urlFor } from '../support/postgres.ts'
 
 const run = promisify(execFile)
@@ -311,6 +313,21 @@ describe.each(postgresVersions())('--upstream with PostgreSQL $version', ({ vers
     expect(nobody.output()).not.toContain('secret-1')
     expect(await ours()).toEqual([])
   })
+})
+
+test('--upstream through TLS that is verified', async () => {
+  const ca = await createCa()
+  const server = await startPostgres({ tls: await ca.issue({ cn: 'db', ips: ['127.0.0.1'] }) })
+  try {
+    const caFile = join(scratch, 'upstream-ca.crt')
+    await writeFile(caFile, ca.cert)
+    const url = `${server.superuserUrl}?sslmode=verify-full&sslrootcert=${caFile}`
+    const { output, ended } = demo(['--once', '--upstream', url])
+    expect(await ended(), output()).toEqual({ code: 0, signal: null })
+    expect(await readFile(server.logFile, 'utf8')).toMatch(/user=pgudemo\w+x_\w+ .*SSL enabled/)
+  } finally {
+    await server.stop()
+  }
 })
 
 test('wrong options are told at once', async () => {
