@@ -49,7 +49,7 @@ export interface RawClient extends Disposable {
   skipUntil(type: string): Promise<Skipped>
   /** Sends and reads up to ReadyForQuery. */
   ask(...bytes: readonly Buffer[]): Promise<string[]>
-  /** Messages up to the end of the connection, as `shown`; `reset` stands at their end where it broke. */
+  /** Messages up to the end of the connection, as `shown`; `reset` stands at their end where it broke. Closes this side too. */
   rest(): Promise<string[]>
   /** FIN; reading goes on. */
   finish(): void
@@ -218,6 +218,7 @@ function clientOn(socket: Socket, transport: Socket, port: number): RawClient {
           messages.push(shown(await next()))
         } catch (error) {
           const text = error instanceof Error ? error.message : ''
+          socket.end()
           return text === 'end' ? messages : [...messages, text]
         }
       }
