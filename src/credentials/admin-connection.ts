@@ -14,10 +14,17 @@ export interface MintTarget {
   dbname: string
 }
 
-/** The server's own limits on our connections, in case we vanish without a word: their death frees what they hold. */
 const SERVER_OPTIONS = [
   // A schema that others can write to must not lend the admin a function or an operator.
   'search_path=pg_catalog,pg_temp',
+  // A job whose group role owns the database may ALTER DATABASE … SET: none of that is to stop or to misdirect the admin.
+  'role=none',
+  'default_transaction_read_only=off',
+  'default_transaction_isolation=read committed',
+  'idle_session_timeout=0',
+  'exit_on_error=off',
+  'local_preload_libraries=',
+  // In case we vanish without a word: the connection's death frees what it holds.
   'tcp_keepalives_idle=10',
   'tcp_keepalives_interval=5',
   'tcp_keepalives_count=3',

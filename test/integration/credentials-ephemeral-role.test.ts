@@ -218,6 +218,32 @@ describe.each(postgresVersions())('ephemeral roles on PostgreSQL $version', ({ v
     }
   })
 
+  test('invariant 4: settings that a job gives its database do not reach the admin', async () => {
+    await superuser('ALTER DATABASE shop OWNER TO shop_migrator')
+    const credential = await mint('109')
+    await withClient(urlOf(server, credential), (job) =>
+      job.query(`
+        ALTER DATABASE shop SET default_transaction_read_only = on;
+        ALTER DATABASE shop SET default_transaction_isolation = serializable;
+        ALTER DATABASE shop SET idle_session_timeout = '1ms';
+        ALTER DATABASE shop SET statement_timeout = '1ms';
+        ALTER DATABASE shop SET exit_on_error = on;
+        ALTER DATABASE shop SET role = shop_migrator;
+        ALTER DATABASE shop SET local_preload_libraries = 'not there'`),
+    )
+    const other = minterOf(server, shop, { boot: 'set' })
+    try {
+      const next = await other.mint(principalOf('110'), grantOf(), soon())
+      await other.revoke(next, 'job_ended')
+      await other.revoke(credential, 'job_ended')
+      expect(await mintedRoles(server)).toEqual([])
+    } finally {
+      await other.close()
+      const repair = 'ALTER DATABASE shop RESET ALL; ALTER DATABASE shop OWNER TO postgres'
+      for (const sql of repair.split(';')) await query(server.superuserUrl, sql)
+    }
+  })
+
   test('invariant 33: fifty jobs at once have fifty logins, made and taken back beside each other', async () => {
     const jobs = Array.from({ length: 50 }, (_, index) => `2${index}`)
     const second = minterOf(server, shop, { boot: 'two' })
