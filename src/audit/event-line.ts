@@ -1,7 +1,7 @@
 /** Events other than statements: rare, so they are built as objects and serialised whole. */
 import { identityFields } from './identity-block.ts'
 import { jsonValue } from './json.ts'
-import type { AuditEvent, SessionIdentity } from './recorder.ts'
+import type { AuditEvent, JobIdentity } from './recorder.ts'
 
 export interface EventStamp {
   time: string
@@ -45,7 +45,7 @@ function shortened(value: unknown, maxString: number, maxItems: number): unknown
 export function eventLine(
   stamp: EventStamp,
   event: AuditEvent,
-  identity: SessionIdentity | undefined,
+  identity: JobIdentity | undefined,
   maxBytes: number,
 ): string {
   const who = identity === undefined ? { pgusher: {}, db: {}, top: {} } : identityFields(identity)

@@ -3,7 +3,7 @@ import type { AuditConfig, TextMode } from '../config/schema.ts'
 import { timeFormatter, uuidv7, wallClock } from './clock.ts'
 import { eventLine } from './event-line.ts'
 import type { AuditLog, LineSink, Rotated } from './line-sink.ts'
-import type { AuditEvent, SessionIdentity } from './recorder.ts'
+import type { AuditEvent, JobIdentity } from './recorder.ts'
 import { redactedEvent } from './redacted-event.ts'
 import { type Sequencer, sequencer } from './sequencer.ts'
 import type { Gap } from './sink-health.ts'
@@ -19,7 +19,7 @@ export interface EventStreamOptions {
 
 /** What belongs to an event of a session. */
 export interface EventContext {
-  identity?: SessionIdentity
+  identity?: JobIdentity
   sessionSeq?: number
   /** How much of a statement's text is recorded. */
   textMode: TextMode

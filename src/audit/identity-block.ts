@@ -1,7 +1,7 @@
 /** Who an event is about. Serialised once a session, so that every event carries all of it and no reader needs a join. */
 import type { Principal } from '../identity/principal.ts'
 import { jsonValue } from './json.ts'
-import type { SessionIdentity } from './recorder.ts'
+import type { JobIdentity, SessionIdentity } from './recorder.ts'
 
 /** JSON members without the braces around them, each part beginning with a comma, for the three objects that a statement adds to. */
 export interface IdentityBlock {
@@ -47,7 +47,7 @@ function pipeline(job: Principal['job']): Fields | undefined {
 }
 
 /** Nested as in the schema; what is not known is `undefined`. */
-export function identityFields(identity: SessionIdentity): { pgusher: Fields; db: Fields; top: Fields } {
+export function identityFields(identity: JobIdentity): { pgusher: Fields; db: Fields; top: Fields } {
   const { principal, db, rule } = identity
   const job = principal?.job ?? {}
   return {
@@ -65,8 +65,8 @@ export function identityFields(identity: SessionIdentity): { pgusher: Fields; db
         change: known({ id: job.changeId }),
       }),
       deployment: known({ environment: known({ name: job.environment }) }),
-      session: { id: identity.sessionId },
-      client: known({ address: identity.client.address, port: identity.client.port }),
+      session: known({ id: identity.sessionId }),
+      client: known({ address: identity.client?.address, port: identity.client?.port }),
       tls: known({ protocol: known({ version: identity.tlsProtocol }) }),
       server: known({ address: db?.serverAddress, port: db?.serverPort }),
       security_rule: rule && { name: rule.name, ruleset: { name: rule.ruleset }, version: rule.version },

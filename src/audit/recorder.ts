@@ -26,6 +26,10 @@ export interface SessionIdentity {
   rule?: { name: string; ruleset: string; version: string }
 }
 
+/** Whom an event is about that belongs to no session, or not to one alone: a job's credential. */
+export type JobIdentity = Omit<SessionIdentity, 'sessionId' | 'client'> &
+  Partial<Pick<SessionIdentity, 'sessionId' | 'client'>>
+
 export type StatementProtocol = 'simple' | 'extended' | 'copy_in' | 'copy_out' | 'function'
 
 /**
@@ -94,7 +98,7 @@ export interface Recorder {
   /** Called with the new value of `accepting` whenever it changes. */
   onAcceptingChange(listener: (accepting: boolean) => void): void
   /** An event without a session: `policy.loaded`, `credential.revoked` and the like; identity where there is one. */
-  event(event: AuditEvent, identity?: SessionIdentity): void
+  event(event: AuditEvent, identity?: JobIdentity): void
   session(identity: SessionIdentity, textMode: TextMode): SessionAudit
   /** New file (SIGUSR2). */
   rotate(): Promise<void>

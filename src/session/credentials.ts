@@ -1,5 +1,5 @@
 /** Minters by database, the leases over them, and the sweeper's clock; what happens to a credential goes to audit and metrics. */
-import type { Recorder, SessionIdentity } from '../audit/recorder.ts'
+import type { JobIdentity, Recorder } from '../audit/recorder.ts'
 import { createMinter } from '../credentials/create.ts'
 import { type CredentialEvent, createLeases, type Leases } from '../credentials/leases.ts'
 import type { Minter } from '../credentials/minter.ts'
@@ -97,12 +97,10 @@ export function createCredentials({ targets, instance, recorder, metrics, log }:
   }
 }
 
-function identityOf(event: CredentialEvent, target: Target | undefined): SessionIdentity | undefined {
+function identityOf(event: CredentialEvent, target: Target | undefined): JobIdentity | undefined {
   if (event.principal === undefined || event.grant === undefined) return undefined
   const { principal, grant } = event
   return {
-    sessionId: '',
-    client: { address: '', port: undefined },
     principal,
     db: {
       alias: event.alias,

@@ -251,6 +251,9 @@ describe('what a job leaves', () => {
         event === 'credential.revoked' && (pgusher['credential'] as { login: string }).login === login,
     )
     expect(revoked).toMatchObject({ cicd: { pipeline: { run: { id: '18700000412' } } } })
+    // It outlives the job's sessions, so it names none.
+    expect(Object.keys(revoked)).not.toEqual(expect.arrayContaining(['session']))
+    expect(Object.keys(revoked)).not.toEqual(expect.arrayContaining(['client']))
     expect(await stage.admin('SELECT gid FROM pg_prepared_xacts')).toEqual([])
     expect(await owners('warehouse')).toEqual([{ name: 'left_in_warehouse', owner: 'shop_migrator' }])
     expect(await owners('shop')).toEqual([
