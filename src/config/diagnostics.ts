@@ -52,12 +52,13 @@ function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0
 }
 
-/** A literal password beside the mistake, or under a key like `pasword`, must not reach a shared terminal or a CI job's log. */
-const PASSWORD_VALUE = /((?:p\w*w\w*d|\w*secret\w*)["']?\s*:\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s,}#][^,}]*)/gi
+/** A literal password beside the mistake, or under a key like `pasword` or `passwort`, must not reach a shared terminal or a CI job's log. */
+const PASSWORD_VALUE =
+  /((?:p\w*w\w*d|pass\w*|pw\w*|\w*secret\w*)["']?\s*:\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s,}#][^,}]*)/gi
 
 function maskPasswords(line: string): string {
   return line.replace(PASSWORD_VALUE, (_whole, key: string, value: string) =>
-    /^["']?\$\{/.test(value) ? key + value : key + '*'.repeat(value.length),
+    /^["']?\$\{\w+(?:\}["']?)?\s*$/.test(value) ? key + value : key + '*'.repeat(value.length),
   )
 }
 

@@ -4,7 +4,7 @@ import { type Diagnostic, diagnostic } from './diagnostics.ts'
 import { knownKeys } from './json-schema.ts'
 import { quote, quoteList } from './quote.ts'
 import { didYouMean, suggestion } from './suggest.ts'
-import { isMapping, valueAt } from './tree.ts'
+import { isMapping, isSecret, valueAt } from './tree.ts'
 import type { Path, ScalarSource, YamlSource } from './yaml-source.ts'
 
 type Issue = z.core.$ZodIssue
@@ -150,8 +150,9 @@ function needsQuotes(path: Path, value: number | boolean, wanted: string, lookup
   const why = large ? ', and one this large loses digits' : ''
   const what = typeof value === 'number' ? `a number${why}` : 'a boolean'
   const needed = wanted === 'a string' ? 'a string' : wanted
-  const hint = wanted === 'a string' ? `write it in quotes: "${source}"` : undefined
-  const message = `${name(path)} must be ${needed}; YAML reads ${source} as ${what}`
+  const [it, quoted] = isSecret(path) ? ['it', ''] : [source, `: "${source}"`]
+  const hint = wanted === 'a string' ? `write it in quotes${quoted}` : undefined
+  const message = `${name(path)} must be ${needed}; YAML reads ${it} as ${what}`
   return { ...problem(lookup, path, message, hint), ...(wanted === 'a string' ? { meant: source } : {}) }
 }
 

@@ -38,3 +38,8 @@ export function removeAt(root: unknown, path: Path): void {
 export function startsWith(path: Path, prefix: Path): boolean {
   return prefix.length <= path.length && prefix.every((step, index) => step === path[index])
 }
+
+/** A value that no message repeats: messages reach shared terminals, logs of CI jobs and the audit. */
+export function isSecret(path: Path): boolean {
+  return path.at(-1) === 'password'
+}

@@ -5,6 +5,7 @@
 import { type Document, isAlias, isMap, isScalar, isSeq, type Node, parseAllDocuments, type Scalar, visit } from 'yaml'
 import { type Diagnostic, diagnostic, type Span } from './diagnostics.ts'
 import { expandVariables } from './expand.ts'
+import { isSecret } from './tree.ts'
 
 export type Path = readonly (string | number)[]
 
@@ -99,6 +100,10 @@ function report(reader: Reader, range: readonly [number, number], message: strin
   reader.diagnostics.push(diagnostic('error', spanAt(reader, range[0], range[1]), message, hint))
 }
 
+function reportDuplicate(reader: Reader, range: readonly [number, number]): void {
+  report(reader, range, 'this key stands here twice', 'keep one of them; the other would be ignored')
+}
+
 const TOO_DEEP = 'the file is nested too deeply'
 /** After the first few, syntax errors are only echoes of each other. */
 const MAX_SYNTAX_ERRORS = 5
@@ -142,7 +147,7 @@ function parse(reader: Reader): Document | undefined {
   }
   for (const error of syntax.slice(0, MAX_SYNTAX_ERRORS)) report(reader, error.pos, `not valid YAML: ${error.message}`)
   for (const error of errors.filter((one) => one.code === 'DUPLICATE_KEY')) {
-    report(reader, error.pos, 'this key stands here twice', 'keep one of them; the other would be ignored')
+    reportDuplicate(reader, error.pos)
   }
   if (second !== undefined) {
     const from = second.range?.[0] ?? 0
@@ -173,11 +178,16 @@ function refuseConstructs(reader: Reader, document: Document): void {
         report(
           reader,
           range,
-          `YAML alias *${node.source} is not taken`,
-          'write the value out, so that a reviewer sees it where it counts',
+          'YAML aliases (*name) are not taken',
+          'write the value out, so that a reviewer sees it where it counts; in quotes where it begins with *',
         )
       else if (node.anchor !== undefined)
-        report(reader, range, `YAML anchor &${node.anchor} is not taken`, 'write the value out where it is used')
+        report(
+          reader,
+          range,
+          'YAML anchors (&name) are not taken',
+          'write the value out where it is used; in quotes where it begins with &',
+        )
       if (!isAlias(node) && node.tag !== undefined)
         report(reader, range, 'YAML tags are not taken', 'quote the value to make it a string')
     },
@@ -216,9 +226,10 @@ function convertMap(
       report(reader, range, 'the YAML merge key << is not taken', 'write the keys out where they belong')
     } else if (name === '__proto__') {
       report(reader, range, 'this key is not taken')
-    } else if (!Object.hasOwn(result, name)) {
-      result[name] = convert(reader, value, [...path, name], range)
-    }
+    } else if (Object.hasOwn(result, name)) {
+      // The parser tells `1` from `"1"`; as names they are one.
+      reportDuplicate(reader, range)
+    } else result[name] = convert(reader, value, [...path, name], range)
   }
   return result
 }
@@ -244,7 +255,7 @@ function convertScalar(reader: Reader, node: Scalar, place: Place, path: Path): 
     report(
       reader,
       range,
-      `${text} is not a variable`,
+      isSecret(path) ? 'it holds a ${ that does not begin a variable' : `${text} is not a variable`,
       `write \${NAME} or \${NAME:-default}; a literal \${ is written $\${`,
     )
   }

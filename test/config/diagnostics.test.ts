@@ -38,6 +38,8 @@ test('a literal password in the offending line is not shown, a variable is', () 
     "password: 'hunter2'",
     '  password: hunter2',
     'password: "hun\\"ter2"',
+    'password: ${PW:-hunter2}',
+    'admin: { password: "${PW:-hunter2}", user: 3 }',
   ]) {
     const text = formatDiagnostic(diagnostic('error', at(1, 1, line), 'm'))
     expect(text).not.toMatch(/hunter2|ter2/)

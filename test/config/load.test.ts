@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { symlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
-import type { Diagnostic } from '../../src/config/diagnostics.ts'
+import { type Diagnostic, formatDiagnostics } from '../../src/config/diagnostics.ts'
 import { type LoadedConfig, loadConfig } from '../../src/config/load.ts'
 import { HEAD, writeConfig } from './write-config.ts'
 
@@ -74,6 +74,34 @@ test('the value of a variable is in no diagnostic', async () => {
   expect(JSON.stringify(found)).not.toContain('hunter2')
 })
 
+test('invariant 38: a password that YAML reads in another way is in no diagnostic', async () => {
+  for (const value of [
+    '10472913',
+    '0x1047beef',
+    '*hunter2',
+    '&hunter2 x',
+    '"a${hunter2"',
+    '"${hunter2-}"',
+    '!hunter2 x',
+  ]) {
+    const file = await writeConfig(HEAD.replace('password: secret', `password: ${value}`))
+    const result = await loadConfig(file, {})
+    const text = result.ok ? '' : formatDiagnostics(result.diagnostics)
+    expect(text, value).toMatch(/:12:\d+: error: /)
+    expect(text, value).not.toMatch(/hunter2|1047/)
+  }
+  for (const key of ['passwort', 'pass', 'pw', 'admin_passwd']) {
+    const file = await writeConfig(HEAD.replace('password: secret', `${key}: hunter2`))
+    const result = await loadConfig(file, {})
+    expect(result.ok ? '' : formatDiagnostics(result.diagnostics), key).toMatch(/unknown key(?![^]*hunter2)/)
+  }
+})
+
+test('keys that are one name in two spellings are refused, so that none is ignored', async () => {
+  const found = await told(HEAD.replace('require: { repository_owner_id: "9100001" }', 'require: { 1: "a", "1": "b" }'))
+  expect(found).toEqual(['8:24 this key stands here twice | keep one of them; the other would be ignored'])
+})
+
 test('an unset variable is one problem, at the value, and nothing is said about what it would have held', async () => {
   expect(await told(HEAD.replace('password: secret', 'password: "${PGPW}"'))).toEqual([
     '12:82 the environment variable PGPW is not set | set it, or give a default: ${PGPW:-value}',
@@ -81,8 +109,8 @@ test('an unset variable is one problem, at the value, and nothing is said about 
 })
 
 test.each([
-  ['an anchor', 'audit: &a { stdout: true }', /YAML anchor &a is not taken/],
-  ['an alias', 'audit: { stdout: *a }', /YAML alias \*a is not taken/],
+  ['an anchor', 'audit: &a { stdout: true }', /YAML anchors \(&name\) are not taken/],
+  ['an alias', 'audit: { stdout: *a }', /YAML aliases \(\*name\) are not taken/],
   ['a tag', 'audit: { stdout: !!bool true }', /YAML tags are not taken/],
   ['a tag of our own', 'audit: !env { stdout: true }', /YAML tags are not taken/],
   ['a merge key', 'audit: { <<: { stdout: true } }', /merge key << is not taken/],
