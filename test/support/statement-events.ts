@@ -50,7 +50,7 @@ export function endOf(stage: Stage, port: number, timeout?: number): Promise<Sta
 export async function statementsOf(stage: Stage, port: number): Promise<Statement[]> {
   const ended = await endOf(stage, port)
   const events = (await stage.events(ofPort(port))) as StatementEvent[]
-  const statements = events.filter(({ event }) => event === 'statement')
+  const statements = events.filter(({ event }) => event === 'statement' || event === 'statement.denied')
   const { totals } = ended.pgusher as unknown as { totals: { statements: number; errors: number; rows: number } }
   expect(statements).toHaveLength(totals.statements)
   expect(statements.filter(({ pgusher }) => pgusher.outcome !== 'success')).toHaveLength(totals.errors)
