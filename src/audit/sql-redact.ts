@@ -8,21 +8,24 @@ import { REDACTED, type Token, tokens } from './sql-tokens.ts'
 
 /** Names whose value is a secret, as options, settings, columns or keywords: PASSWORD '…', CONNECTION '…', api_key => '…'. */
 const SECRET_NAME =
-  /pass(?:word|wd|phrase|code)|passwd|\bpwd|secret|token|credential|conn(?:ection|info|str)|(?:api|private|access|ssl)_?key|^program$|^dsn$/i
+  /pass(?:word|wd|phrase|code)|passwd|(?:^|[._])pass$|\bpwd|secret|token|credential|conn(?:ection|info|str)|(?:api|private|access|ssl)_?key|^program$|^dsn$/i
 /** Functions whose arguments are secrets, pgcrypto's among them. */
-const SECRET_FUNCTION = /^(?:dblink\w*|crypt|hmac|pgp_sym_\w+|pgp_pub_decrypt\w*|(?:en|de)crypt\w*)$/i
+const SECRET_FUNCTION =
+  /^(?:dblink\w*|crypt|hmac|pgp_sym_\w+|pgp_pub_decrypt\w*|(?:en|de)crypt\w*|http_header)$|pass(?:word|wd|phrase)|secret|credential/i
+/** Before a name and a parenthesis: the name is a table's, and what follows are its columns. */
+const BEFORE_TABLE = /^(?:table|into|exists|on|only|references|copy|with|as|using|view|cluster|analyze)$/
 /**
  * Inside of a literal or a comment: `PASSWORD '`, `password=`, `"password": `, `PASSWORD %L`, `… PASSWORD ` at its end (the rest is
  * appended), scheme://user:password@host, a JWT. Every repetition has a bound: the text is a stranger's.
  */
 const SECRET_INSIDE =
-  /(?:pass(?:word|wd|phrase)|\bpwd|secret|token|credential|api_?key|private_?key|access_?key)\w{0,32}["'\\]{0,4}\s{0,64}(?:=|:|'|%|\$|\|\|)|\s(?:password|connection|program)\s{0,64}$|:\/\/[^\s/:@]{0,256}:(?!\d{1,5}(?:[/?#\s'"]|$))|scram-sha-256\$|conninfo|-----begin|\beyj[\w-]{10,512}\.eyj/i
+  /(?:pass(?:word|wd|phrase)|\bpwd|secret|token|credential|api_?key|private_?key|access_?key)\w{0,32}["'\\]{0,4}\s{0,64}(?:=|:|'|%|\$|\|\|)|\s(?:password|connection|program)\s{0,64}$|:\/\/[^\s/:@]{0,256}:(?!\d{1,5}(?:[/?#\s'"]|$))|scram-sha-256\$|conninfo|-----begin|\beyj[\w-]{10,512}\.eyj|\bbearer\s{1,8}[\w.~+/=-]{16}|authorization["'\\]{0,4}\s{0,64}[:=]/i
 /** A literal that is itself a statement says what a dblink call does, and is kept where it holds no secret. */
 const SQL_INSIDE =
   /^[\s(]*(?:select|insert|update|delete|with|merge|truncate|create|alter|drop|grant|revoke|call|set|table|values)\b/i
 /** Cheap first look: a text without any of these holds nothing that the rules below take out. */
 const WORTH_A_LOOK =
-  /pass|pwd|secret|token|credential|conn(?:ection|info|str)|key|program|dsn|dblink|crypt|hmac|pgp_|scram-|:\/\/|user\s+mapping|set_config|-----begin|eyj/i
+  /pass|pwd|secret|token|credential|conn(?:ection|info|str)|key|program|dsn|dblink|crypt|hmac|pgp_|scram-|:\/\/|user\s+mapping|set_config|-----begin|eyj|bearer|authorization/i
 
 /** How often dollar-quoted bodies are looked into; deeper ones go as a whole. */
 const MAX_DEPTH = 4
@@ -141,12 +144,13 @@ function redactStatement(scope: Scope, depth: number, strict: boolean, ranges: R
   if (first !== undefined && last !== undefined) ranges.push({ start: first.start, end: last.end, by: REDACTED })
 }
 
-/** A literal as its content, roughly: doubled quotes are one. */
+/** A literal as its content, roughly: doubled quotes are one, and so are those behind a backslash. */
 const inside = (literal: string): string =>
   literal
     .replace(/^[a-z&]*'/i, '')
     .replace(/'$/, '')
     .replaceAll("''", "'")
+    .replaceAll("\\'", "'")
 
 const harmlessSql = (literal: string): boolean =>
   SQL_INSIDE.test(inside(literal)) && !SECRET_INSIDE.test(inside(literal))
@@ -211,7 +215,7 @@ function argumentsOfSecretFunctions(scope: Scope): ReadonlySet<number> {
     const text = scope.text(token)
     const secret = open[open.length - 1] === true
     if (text === '(') {
-      const called = scope.name(scope.all[at - 1])
+      const called = calledName(scope, at - 1)
       const setConfig = called === 'set_config' && !namesHarmlessSetting(scope, at + 1)
       open.push(secret || setConfig || SECRET_FUNCTION.test(called))
     } else if (text === ')') open.pop()
@@ -219,6 +223,13 @@ function argumentsOfSecretFunctions(scope: Scope): ReadonlySet<number> {
       within.add(at)
   }
   return within
+}
+
+/** The last part of the name that ends at this token; empty where it is a table's. */
+function calledName(scope: Scope, at: number): string {
+  let first = at
+  while (scope.text(scope.all[first - 1]) === '.') first -= 2
+  return BEFORE_TABLE.test(scope.name(scope.all[first - 1])) ? '' : scope.name(scope.all[at])
 }
 
 const namesHarmlessSetting = (scope: Scope, at: number): boolean =>

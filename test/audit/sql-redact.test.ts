@@ -46,6 +46,14 @@ const STATEMENTS = [
   "select pgp_sym_decrypt(data, 'hunter2') from t",
   "select '-----BEGIN PRIVATE KEY-----hunter2'",
   'select 1 -- the password is hunter2',
+  "do E'begin execute \\'alter role x password \\'\\'hunter2\\'\\'\\'; end'",
+  "select vault.create_secret('hunter2', 'name of it')",
+  "select app.change_password($1, 'hunter2')",
+  "select aws_commons.create_aws_credentials('hunter2', 'hunter2', '')",
+  "select http_header('Authorization', 'Basic hunter2')",
+  'select net.http_post(headers := \'{"Authorization": "Bearer hunter2"}\')',
+  "select http_get('x', 'bearer hunter2hunter2hunter2')",
+  "set my.pass = 'hunter2'",
 ]
 
 /** Does not parse, or only under another setting. */
@@ -100,6 +108,10 @@ describe('invariant 38: secrets inside SQL', () => {
     "alter role bob set search_path to 'a'",
     "select set_config('search_path', 'a', false)",
     'create table tokens (id int, secret text)',
+    "create table if not exists auth.secrets (kind text check (kind in ('a', 'b')))",
+    "insert into app.credentials (kind) values ('a')",
+    "with secrets (kind) as (select 'a') select kind from secrets",
+    "insert into t values ('the bearer of this letter'), ('with the authorization of the king')",
     "insert into t values ('https://example.com:8443/path')",
     "alter role bob valid until '2026-01-01' connection limit 5",
   ])('nothing to hide: %s', (sql) => {
@@ -146,6 +158,9 @@ describe('invariant 38: secrets inside SQL', () => {
       'do $$ password $a$ ',
       'set a.password ',
       '"password"=',
+      'a.secret(',
+      'bearer ',
+      'authorization',
     ]) {
       const sql = `select ${piece.repeat(Math.floor((64 * 1024) / piece.length))} '${piece.repeat(2_000)}'`
       const begun = performance.now()
