@@ -96,7 +96,7 @@ function deniedByRule(verdict: Verdict, rule: CompiledRule): AccessError {
     wanted: one.wanted,
     got: one.got,
   }))
-  const contact = ownWords(rule)
+  const contact = ownWords(verdict, rule)
   if (!explains(verdict, rule)) {
     return refuse(verdict, 'denied_by_rule', 'a rule refuses this job', {
       detail: ownClaims(verdict),
@@ -165,16 +165,23 @@ function roleNotAllowed(verdict: Verdict): AccessError {
 }
 
 /** Whether what this rule wanted may be told to this job. */
-function explains({ principal, issuer }: Verdict, rule: CompiledRule): boolean {
-  if (!rule.explain || !principal.tenancyMatches) return false
+function explains(verdict: Verdict, rule: CompiledRule): boolean {
+  return rule.explain && isOfTenant(verdict, rule)
+}
+
+/** Whether the job is of the tenant that the rule is for: everybody can have a token of a shared issuer for our audience. */
+function isOfTenant({ principal, issuer }: Verdict, rule: CompiledRule): boolean {
+  if (!principal.tenancyMatches) return false
   const tenancy = issuer?.tenancyInRules
   if (tenancy === undefined) return true
   const own = rule.conditions.filter((condition) => tenancy.has(condition.claim))
   return own.length > 0 && own.every((condition) => holds(condition, principal.claims, 'allow'))
 }
 
-/** What the operator wrote for those who are refused. */
-function ownWords(rule: CompiledRule): string {
+/** What the operator wrote for those who are refused; a deny rule names no tenant, so any of ours may read its words. */
+function ownWords(verdict: Verdict, rule: CompiledRule): string {
+  const rules = rule.effect === 'allow' ? [rule] : [rule, ...(verdict.issuer?.allows ?? [])]
+  if (!rules.some((one) => isOfTenant(verdict, one))) return ''
   const { message, contact } = rule.config.on_deny ?? {}
   return [
     message === undefined ? '' : printable(message),
@@ -205,7 +212,7 @@ function noMatchingRule(verdict: Verdict, issuer: CompiledIssuer, near: readonly
       ? 'claim_missing'
       : 'no_matching_rule'
   if (!explains(verdict, first.rule)) {
-    const hint = [ownWords(first.rule), others].filter(Boolean).join(' ')
+    const hint = [ownWords(verdict, first.rule), others].filter(Boolean).join(' ')
     return refuse(verdict, 'no_matching_rule', 'no rule allows this job', {
       detail: ownClaims(verdict),
       hint: hint || 'Ask the operator of this pgusher what its rules want.',
@@ -215,7 +222,7 @@ function noMatchingRule(verdict: Verdict, issuer: CompiledIssuer, near: readonly
   const missing = first.failing.find((one) => one.got === undefined)
   const identifying = missing !== undefined && PRESETS[principal.provider].claims[missing.claim]?.identifying === true
   const hints = [
-    ownWords(first.rule),
+    ownWords(verdict, first.rule),
     ...first.failing.map(claimHint),
     identifying ? tokenRecipe(verdict, issuer) : '',
     others,
