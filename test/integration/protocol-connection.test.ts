@@ -89,7 +89,7 @@ onEachPostgres((stage) => {
       client.send(copyData('half of it'))
     }
     const streaming = (mark: string) => async (client: RawClient) => {
-      client.send(query(`select repeat('x', 1000) from generate_series(1, 10000000) -- ${mark}`))
+      client.send(query(`select repeat('x', 1000), generate_series(1, 10000000) -- ${mark}`))
       await client.next()
     }
     const results = await Promise.all([
