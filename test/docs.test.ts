@@ -3,6 +3,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
+import { parseDocument } from 'yaml'
 import { EXIT } from '../src/cli/exit-codes.ts'
 import { configJsonSchema, type JsonSchema } from '../src/config/json-schema.ts'
 import { configSchema } from '../src/config/schema.ts'
@@ -132,6 +133,11 @@ describe('configuration', () => {
       const result = await loadPolicy(file, { PGUSHER_ADMIN_PASSWORD: 'x' }, { checkFiles: false })
       expect(result).toMatchObject({ ok: true, warnings: [] })
     }
+  })
+
+  test('all YAML in the documents is YAML', () => {
+    const wrong = DOCUMENTS.flatMap((path) => blocks(path, 'yaml')).flatMap((text) => parseDocument(text).errors)
+    expect(wrong).toEqual([])
   })
 
   test('settings with a path in the documents exist', () => {
