@@ -1,8 +1,8 @@
 /** Ends sessions in bulk: at shutdown and after a reload. */
 import { AccessError } from '../errors.ts'
-import { evaluate } from '../policy/evaluate.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { LiveSession, Registry } from './registry.ts'
+import { noLongerAllowed } from './still-allowed.ts'
 
 const POLL = 50
 
@@ -32,20 +32,10 @@ function shuttingDown(): AccessError {
 export function endDisallowed(sessions: readonly LiveSession[], policy: Policy, now: number): number {
   let ended = 0
   for (const session of sessions) {
-    const decision = evaluate(policy, session.principal, session.request, now)
-    if (
-      decision.allowed &&
-      decision.grant.role === session.grant.role &&
-      decision.grant.database === session.grant.database
-    )
-      continue
+    const error = noLongerAllowed(policy, session, now)
+    if (error === undefined) continue
     ended++
-    session.end(
-      'policy',
-      new AccessError('session_policy', 'session ended: the policy was changed and no longer allows it', {
-        hint: 'Connect again to see what the policy says now.',
-      }),
-    )
+    session.end('policy', error)
   }
   return ended
 }

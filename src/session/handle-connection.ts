@@ -21,6 +21,7 @@ import type { ProxyContext } from './proxy-context.ts'
 import { afterDeadline, recordDenial, recordLostConnection, refuseNewSessions } from './refusal.ts'
 import { runSession } from './run-session.ts'
 import { startupParameters } from './startup-parameters.ts'
+import { noLongerAllowed } from './still-allowed.ts'
 import { createStopwatch } from './stopwatch.ts'
 
 /** Never rejects: whatever happens is told to the job, the audit and the log, once each. */
@@ -119,6 +120,9 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     }
     watch.split('upstream')
     refuseNewSessions(proxy)
+    // A reload in the meantime did not find this session yet.
+    const changed = noLongerAllowed(proxy.current().policy, { principal, request, grant }, Date.now())
+    if (changed !== undefined) throw changed
     clearTimeout(timer)
 
     // Both ends stand: relay until one of them, the clock or the policy ends it.

@@ -1,0 +1,40 @@
+/** Whether a policy that came later would let a job in again: asked at a reload, and when a login took longer than a reload. */
+import { AccessError } from '../errors.ts'
+import { checkPresetRules } from '../identity/check-claims.ts'
+import type { Principal } from '../identity/principal.ts'
+import { evaluate } from '../policy/evaluate.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { AccessRequest, Grant } from '../policy/types.ts'
+
+export interface Admitted {
+  principal: Principal
+  request: AccessRequest
+  grant: Grant
+}
+
+/** Undefined where it would, with the same role and database; else what the session is told. @param now milliseconds since the epoch */
+export function noLongerAllowed(
+  policy: Policy,
+  { principal, request, grant }: Admitted,
+  now: number,
+): AccessError | undefined {
+  const decision = evaluate(policy, principal, request, now)
+  const same = decision.allowed && decision.grant.role === grant.role && decision.grant.database === grant.database
+  if (same && presetHolds(policy, principal)) return undefined
+  return new AccessError('session_policy', 'session ended: the policy was changed and no longer allows it', {
+    hint: 'Connect again to see what the policy says now.',
+  })
+}
+
+/** The token was verified under the old configuration, which may have allowed more events. */
+function presetHolds(policy: Policy, principal: Principal): boolean {
+  const issuer = policy.issuers.get(principal.issuerName)
+  if (issuer === undefined) return false
+  try {
+    checkPresetRules(principal, issuer.config)
+    return true
+  } catch (error) {
+    if (error instanceof AccessError) return false
+    throw error
+  }
+}

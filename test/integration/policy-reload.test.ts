@@ -1,0 +1,40 @@
+import { expect, test } from 'vitest'
+import { type ConfigInput, RULES, startStage } from '../support/pgusher.ts'
+import { eventually, withClient } from '../support/postgres.ts'
+
+test('invariant 42: a reload during a login counts for it', async () => {
+  await using stage = await startStage()
+  const token = await stage.token()
+  await withClient(stage.server.superuserUrl, async (superuser) => {
+    // CREATE ROLE waits for this, so that the login stands between decision and session.
+    await superuser.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
+    const login = stage.session({ token }, async () => 'let in').catch((error) => error)
+    await eventually(async () => {
+      const { rowCount } = await superuser.query('SELECT FROM pg_locks WHERE NOT granted')
+      return rowCount === 1
+    })
+    expect(await stage.reload({ rules: RULES.slice(1) })).toBe(true)
+    await superuser.query('COMMIT')
+    expect(await login).toMatchObject({ code: '57P01', message: expect.stringContaining('the policy was changed') })
+  })
+  const denied = await stage.waitForEvent('session.denied')
+  expect(denied.pgusher['decision']).toMatchObject({ code: 'session_policy' })
+  await stage.waitForNoRoles()
+})
+
+test('invariant 42: an event that the issuer no longer allows ends its sessions', async () => {
+  const events = (...allowed: string[]) => ({
+    config: (config: ConfigInput): ConfigInput => ({
+      ...config,
+      issuers: { ...config.issuers, github: { ...config.issuers['github']!, allow_events: allowed } },
+      rules: [{ ...RULES[0]!, match: { repository_id: '784500001', ref: 'refs/heads/main' } }],
+    }),
+  })
+  await using stage = await startStage(events('workflow_run'))
+  const token = await stage.token('github', { event_name: 'workflow_run' })
+  await stage.session({ token }, async (client) => {
+    const gone = new Promise<unknown>((resolve) => client.once('error', resolve))
+    expect(await stage.reload(events())).toBe(true)
+    expect(await gone).toMatchObject({ code: '57P01' })
+  })
+})
