@@ -50,8 +50,12 @@ test('health, readiness and metrics tell what happens', async () => {
   expect(text).toContain('pgusher_sessions 0\n')
   expect(text).toContain('pgusher_credentials 0\n')
   expect(text).toMatch(/pgusher_policy_info\{version="[0-9a-f]{64}"\} 1\n/)
-  const recorded = (await stage.events()).length
-  expect(text).toContain(`pgusher_audit_events_total ${recorded}\n`)
+  // The last event is counted when it is recorded and in the file a moment later.
+  await eventually(async () => {
+    const metrics = await get(stage, '/metrics')
+    const recorded = (await stage.events()).length
+    return metrics.text.includes(`pgusher_audit_events_total ${recorded}\n`) || undefined
+  })
 })
 
 test('invariant 42: a bad file changes nothing and is loud; a good one applies at once', async () => {
