@@ -81,73 +81,66 @@ export function startRelay(options: RelayOptions): Relay {
   })
   const endedBy = (errorType: string | undefined): string => errorType ?? end?.reason ?? 'connection_lost'
 
-  const fromClient: Pump = createPump(
-    client,
-    upstream,
-    createFrameScanner(
-      createFrontendHandler(tracker, {
-        functionCall: grant.functionCall,
-        auditAccepts: () => options.recorder.accepting,
-        decode: () => decode,
-        prefetch: (text) => audit.prefetch(text),
-        inject: (bytes) => fromClient.inject(bytes),
-        stop: endSession,
-        onTerminate: () => {
-          terminated = true
-        },
-      }),
-      maxFrontendLength,
-    ),
-    {
-      beforeChunk: readClock,
-      afterChunk: () => {
-        if (tracker.backlog > BACKLOG_HIGH) fromClient.hold()
+  const clientScanner = createFrameScanner(
+    createFrontendHandler(tracker, {
+      functionCall: grant.functionCall,
+      auditAccepts: () => options.recorder.accepting,
+      decode: () => decode,
+      prefetch: (text) => audit.prefetch(text),
+      inject: (bytes) => fromClient.inject(bytes),
+      stop: endSession,
+      onTerminate: () => {
+        terminated = true
       },
-      onStop: () => stoppedBy('a message with an impossible length or type', 'protocol'),
-      onEnd: clientEnded,
-    },
+    }),
+    maxFrontendLength,
   )
-  const fromUpstream: Pump = createPump(
-    upstream,
-    client,
-    createFrameScanner(
-      createBackendHandler(tracker, {
-        replication: grant.replication,
-        inject: (bytes) => fromUpstream.inject(bytes),
-        stop: endSession,
-        onParameter: (name, value) => {
-          if (name === 'client_encoding') decode = decoderFor(value)
-        },
-        onFatal: () => {
-          fatalSeen = true
-        },
-      }),
-      maxBackendLength,
-    ),
-    {
-      beforeChunk: readClock,
-      afterChunk: () => {
-        if (tracker.backlog < BACKLOG_LOW) fromClient.release()
+  const upstreamScanner = createFrameScanner(
+    createBackendHandler(tracker, {
+      replication: grant.replication,
+      inject: (bytes) => fromUpstream.inject(bytes),
+      stop: endSession,
+      onParameter: (name, value) => {
+        if (name === 'client_encoding') decode = decoderFor(value)
       },
-      onStop: () => stoppedBy('something that is no PostgreSQL message', 'upstream'),
-      onEnd: upstreamEnded,
-    },
+      onFatal: () => {
+        fatalSeen = true
+      },
+    }),
+    maxBackendLength,
   )
+  const fromClient: Pump = createPump(client, upstream, clientScanner, {
+    beforeChunk: readClock,
+    afterChunk: () => {
+      if (tracker.backlog > BACKLOG_HIGH) fromClient.hold()
+    },
+    onStop: () => stoppedBy(clientScanner.violation, 'protocol'),
+    onEnd: clientEnded,
+  })
+  const fromUpstream: Pump = createPump(upstream, client, upstreamScanner, {
+    beforeChunk: readClock,
+    afterChunk: () => {
+      if (tracker.backlog < BACKLOG_LOW) fromClient.release()
+    },
+    onStop: () => stoppedBy(upstreamScanner.violation, 'upstream'),
+    onEnd: upstreamEnded,
+  })
 
   function readClock(): void {
     tracker.now = performance.now()
   }
 
   /** The scanner itself refused a length; a handler that refused has called `endSession` with its own words. */
-  function stoppedBy(what: string, reason: 'protocol' | 'upstream'): void {
-    const code = reason === 'protocol' ? 'protocol_violation' : 'upstream_lost'
-    endSession(
-      reason,
-      new AccessError(
-        code,
-        reason === 'protocol' ? `protocol violation: ${what}` : `session ended: PostgreSQL sent ${what}`,
-      ),
-    )
+  function stoppedBy(violation: string | undefined, reason: 'protocol' | 'upstream'): void {
+    if (violation === undefined) return
+    const error =
+      reason === 'protocol'
+        ? new AccessError('protocol_violation', `protocol violation: ${violation}`)
+        : new AccessError(
+            'upstream_lost',
+            'session ended: PostgreSQL sent something that is no message of its protocol',
+          )
+    endSession(reason, error)
   }
 
   function after(milliseconds: number, then: () => void): void {

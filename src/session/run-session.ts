@@ -89,6 +89,14 @@ export async function runSession(parts: SessionParts): Promise<void> {
   clearTimeout(expiry)
   cancelKey.forget()
   remove()
+  if (end.reason === 'protocol' && end.error !== undefined) {
+    const reason = end.error.message.replace(/^(protocol violation|session ended): /, '')
+    audit.event({
+      event: 'protocol.violation',
+      outcome: 'denied',
+      fields: { pgusher: { violation: { reason, state: 'session' } } },
+    })
+  }
   audit.event({
     event: 'session.ended',
     outcome: end.error === undefined ? 'success' : 'failure',
