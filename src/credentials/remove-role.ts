@@ -16,6 +16,8 @@ interface Doomed {
   oid: number
   login: string
   version: number
+  /** The admin is a superuser: no membership gives it more, and one that it makes would replace the operator's. */
+  superuser: boolean
   /** The group role that it was made for. A job may have got others; nothing goes to those. Undefined when it may not assume that any more. */
   heir: string | undefined
 }
@@ -23,16 +25,18 @@ interface Doomed {
 const ROLE = `
 SELECT r.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
   pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
+  (SELECT a.rolsuper FROM pg_catalog.pg_roles a WHERE a.rolname ${EQ} current_user) AS superuser,
   ARRAY(SELECT g.rolname::pg_catalog.text FROM pg_catalog.pg_auth_members m
     JOIN pg_catalog.pg_roles g ON g.oid ${EQ} m.roleid WHERE m.member ${EQ} r.oid) AS groups
 FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} $1`
 
 async function find(client: pg.Client, login: string): Promise<Doomed | undefined> {
-  type Row = { oid: string; version: number; comment: string | null; groups: string[] }
+  type Row = { oid: string; version: number; superuser: boolean; comment: string | null; groups: string[] }
   const row = (await client.query<Row>(ROLE, [login])).rows[0]
   if (row === undefined) return undefined
+  const { version, superuser } = row
   const group = parseComment(row.comment)?.role
-  return { login, oid: Number(row.oid), version: row.version, heir: row.groups.find((name) => name === group) }
+  return { login, oid: Number(row.oid), version, superuser, heir: row.groups.find((name) => name === group) }
 }
 
 const SESSIONS = `SELECT s.pid FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} $1::pg_catalog.oid`
@@ -188,6 +192,53 @@ async function releaseEverywhere(
   }
 }
 
+/** Who passed a privilege of an object in this database, or of the database itself, on to the role. */
+async function grantors(client: pg.Client, role: Doomed): Promise<string[]> {
+  const lists = ['pg_class.relacl', 'pg_attribute.attacl', 'pg_proc.proacl', 'pg_namespace.nspacl', 'pg_type.typacl']
+  lists.push('pg_database.datacl', 'pg_language.lanacl', 'pg_largeobject_metadata.lomacl')
+  lists.push('pg_foreign_server.srvacl', 'pg_foreign_data_wrapper.fdwacl', 'pg_tablespace.spcacl')
+  const all = lists.map((list) => `SELECT ${list} AS acl FROM pg_catalog.${list.split('.')[0]}`).join(' UNION ALL ')
+  const sql = `SELECT DISTINCT g.rolname::pg_catalog.text AS name FROM (${all}) a
+    CROSS JOIN LATERAL pg_catalog.aclexplode(a.acl) e JOIN pg_catalog.pg_roles g ON g.oid ${EQ} e.grantor
+    WHERE e.grantee ${EQ} $1::pg_catalog.oid`
+  return (await client.query<{ name: string }>(sql, [role.oid])).rows.map(({ name }) => name)
+}
+
+/**
+ * Withdraws what `grantor` passed on. PostgreSQL withdraws in the name of the owner where it can, and an admin that is a member
+ * of the owner never gets at what somebody with a grant option gave; the doomed role, as a member of that one alone, does.
+ */
+async function withdrawAs(client: pg.Client, role: Doomed, grantor: string): Promise<void> {
+  const login = quoteIdentifier(role.login)
+  const from = quoteIdentifier(grantor)
+  const heir = role.heir === undefined || role.heir === grantor ? undefined : quoteIdentifier(role.heir)
+  const statements = hasMembershipOptions(role.version)
+    ? [`GRANT ${from} TO ${login} WITH ADMIN FALSE, INHERIT TRUE, SET FALSE`]
+    : // Up to 15 a role inherits from all that it is a member of, or from none.
+      [`ALTER ROLE ${login} INHERIT`, ...(heir ? [`REVOKE ${heir} FROM ${login}`] : []), `GRANT ${from} TO ${login}`]
+  statements.push(`SET LOCAL ROLE ${login}`, `DROP OWNED BY ${login}`, 'RESET ROLE')
+  if (role.heir !== grantor) statements.push(`REVOKE ${from} FROM ${login}`)
+  if (heir !== undefined && !hasMembershipOptions(role.version)) statements.push(`GRANT ${heir} TO ${login}`)
+  await retryCollisions(() =>
+    inTransaction(client, async () => {
+      await client.query(joinRole(role.login, role.version))
+      for (const statement of statements) await client.query(statement)
+      await client.query(leaveRole(role.login, role.version))
+    }),
+  )
+}
+
+async function withdrawEverywhere(admin: Admin, client: pg.Client, role: Doomed): Promise<void> {
+  for (const { database, owns } of await holdings(client, role)) {
+    // Dropping is for privileges only: what it owns was passed on before.
+    const home = database ?? client.database
+    if (owns || home === undefined) continue
+    await inDatabase(admin, client, home, async (there) => {
+      for (const grantor of await grantors(there, role)) await withdrawAs(there, role, grantor)
+    })
+  }
+}
+
 /** @returns what still depends on it, in PostgreSQL's words; undefined when it is dropped. */
 async function drop(client: pg.Client, role: Doomed): Promise<string | undefined> {
   try {
@@ -225,7 +276,8 @@ export async function removeRole(admin: Admin, client: pg.Client, login: string)
   await explained(client, role, async () => {
     if (!disabled) await client.query(`ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`)
     // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
-    let joined = hasMembershipOptions(role.version) && role.heir !== undefined ? [role.heir] : []
+    const joins = hasMembershipOptions(role.version) && !role.superuser
+    let joined = joins && role.heir !== undefined ? [role.heir] : []
     for (let attempt = 1; ; attempt++) {
       await releaseEverywhere(admin, client, role, joined)
       // A session that was let in before NOLOGIN shows in pg_stat_activity a moment later.
@@ -235,6 +287,7 @@ export async function removeRole(admin: Admin, client: pg.Client, login: string)
       if (attempt === 3) throw new RemovalError(dependents)
       // Another job's group role gave it something, or its own did so between two looks.
       joined = [...new Set([...joined, ...(await joinable(client, role, admin.credentials.prefix))])]
+      if (attempt === 2) await withdrawEverywhere(admin, client, role)
     }
   })
   if ((await find(client, login)) !== undefined) throw new RemovalError('it is still there')

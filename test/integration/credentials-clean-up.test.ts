@@ -121,6 +121,27 @@ describe.each(postgresVersions())('taking a login back on PostgreSQL $version', 
     await superuser('DROP TABLE open.bait, open.shared')
   })
 
+  test.each(['GRANT shop_owner TO pgusher_admin', 'ALTER ROLE pgusher_admin SUPERUSER'])(
+    'what was passed on with a grant option goes, also after %s',
+    async (change) => {
+      await superuser(`
+        CREATE ROLE shop_owner NOLOGIN;
+        CREATE TABLE open.lent (id int, note text); ALTER TABLE open.lent OWNER TO shop_owner;
+        SET ROLE shop_owner; GRANT SELECT ON open.lent TO shop_migrator, shop_reader WITH GRANT OPTION; RESET ROLE; ${change}`)
+      try {
+        const [own, other] = [await mint('13'), await mint('14', 'shop_reader')]
+        for (const giver of [own, other]) {
+          await asJob(giver, `GRANT SELECT ON open.lent TO "${own.login}", "${other.login}"`)
+          await asJob(giver, `GRANT SELECT (note) ON open.lent TO "${own.login}"`)
+        }
+        await minter.revoke(own, 'job_ended')
+        await minter.revoke(other, 'job_ended')
+      } finally {
+        await superuser('ALTER ROLE pgusher_admin NOSUPERUSER; DROP TABLE open.lent; DROP ROLE shop_owner')
+      }
+    },
+  )
+
   test('open sessions are ended first, whatever they hold', async () => {
     const credential = await mint('3')
     await withClient(urlOf(server, credential), async (idle) => {
