@@ -5,22 +5,13 @@
 import type pg from 'pg'
 import type { Admin } from './admin-connection.ts'
 import { messageOf, sqlstateOf } from './failure.ts'
+import { type Doomed, foreignPrepared, inDatabase, rollBackHolder, rollBackPrepared } from './prepared-transactions.ts'
 import { parseComment } from './role-comment.ts'
-import { EQ, hasMembershipOptions, joinRole, leaveRole, quoteIdentifier, quoteLiteral } from './sql.ts'
+import { EQ, hasMembershipOptions, joinRole, leaveRole, quoteIdentifier } from './sql.ts'
 import { inTransaction, retryCollisions } from './transaction.ts'
 
 /** `reason` names what stands in the way; for the log, the audit and the operator. */
 export class RemovalError extends Error {}
-
-interface Doomed {
-  oid: number
-  login: string
-  version: number
-  /** The admin is a superuser: no membership gives it more, and one that it makes would replace the operator's. */
-  superuser: boolean
-  /** The group role that it was made for. A job may have got others; nothing goes to those. Undefined when it may not assume that any more. */
-  heir: string | undefined
-}
 
 const ROLE = `
 SELECT r.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
@@ -71,60 +62,6 @@ async function disableLogin(client: pg.Client, role: Doomed): Promise<boolean> {
     if (sqlstateOf(error) === '55P03') return false
     throw error
   }
-}
-
-/** Runs `work` on a connection to that database: on the given one where it is there already. */
-async function inDatabase<T>(
-  admin: Admin,
-  client: pg.Client,
-  dbname: string,
-  work: (there: pg.Client) => Promise<T>,
-): Promise<T> {
-  if (dbname === client.database) return work(client)
-  const there = await admin.connect(dbname)
-  try {
-    return await work(there)
-  } finally {
-    await there.end().catch(() => {})
-  }
-}
-
-/**
- * A prepared transaction belongs to whom was the current user at PREPARE TRANSACTION, and only that user, in that
- * database, may end it, outside a transaction block. So the admin joins the doomed role for longer than a transaction;
- * the membership goes with the role at the latest.
- */
-async function rollBackPrepared(admin: Admin, client: pg.Client, role: Doomed): Promise<void> {
-  const owned = `SELECT p.gid, p.database FROM pg_catalog.pg_prepared_xacts p WHERE p.owner ${EQ} $1`
-  const { rows } = await client.query<{ gid: string; database: string }>(owned, [role.login])
-  for (const { gid, database } of rows) {
-    await inDatabase(admin, client, database, async (there) => {
-      await there.query(joinRole(role.login, role.version))
-      await there.query(`SET ROLE ${quoteIdentifier(role.login)}`)
-      try {
-        await there.query(`ROLLBACK PREPARED ${quoteLiteral(gid)}`)
-      } finally {
-        await there.query('RESET ROLE')
-        await there.query(leaveRole(role.login, role.version))
-      }
-    })
-  }
-}
-
-/**
- * Prepared transactions of others that hold a lock on the role or on pg_authid: they are not ours to end. The lock on its
- * own id tells which locks without a process are a prepared transaction's.
- */
-async function foreignPrepared(client: pg.Client, role: Doomed): Promise<string[]> {
-  const sql = `
-    SELECT DISTINCT pg_catalog.format('prepared transaction %L of role %I in database %I', p.gid, p.owner, p.database) AS what
-    FROM pg_catalog.pg_prepared_xacts p
-    JOIN pg_catalog.pg_locks own ON own.pid IS NULL AND own.transactionid ${EQ} p.transaction
-    JOIN pg_catalog.pg_locks held ON held.pid IS NULL AND held.virtualtransaction ${EQ} own.virtualtransaction
-    WHERE (held.classid ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass AND held.objid ${EQ} $1::pg_catalog.oid)
-      OR held.relation ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass`
-  const { rows } = await client.query<{ what: string }>(sql, [role.oid])
-  return rows.map(({ what }) => what)
 }
 
 interface Holding {
@@ -274,7 +211,7 @@ export async function removeRole(admin: Admin, client: pg.Client, login: string)
   await endSessions(client, role)
   await rollBackPrepared(admin, client, role)
   await explained(client, role, async () => {
-    if (!disabled) await client.query(`ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`)
+    if (!disabled) await rollBackHolder(admin, client, role, `ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`)
     // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
     const joins = hasMembershipOptions(role.version) && !role.superuser
     let joined = joins && role.heir !== undefined ? [role.heir] : []

@@ -206,6 +206,20 @@ describe.each(postgresVersions())('taking a login back on PostgreSQL $version', 
     expect(await minter.sweep()).toEqual({ removed: [credential.login], failed: [] })
   })
 
+  test('invariant 32: a job cannot keep its LOGIN by preparing a change of its password as the group role', async () => {
+    for (const database of shop.databases) {
+      const credential = await mint(`15${database}`)
+      await asJob(
+        credential,
+        `SET ROLE NONE; BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'kept';
+         SET ROLE shop_migrator; CREATE TABLE public.never (id int); PREPARE TRANSACTION 'kept'`,
+        database,
+      )
+      await minter.revoke(credential, 'job_ended')
+      expect(await superuser('SELECT gid FROM pg_prepared_xacts')).toEqual([])
+    }
+  })
+
   test('invariant 32: what it owns goes to nobody when the job may not assume the group role any more', async () => {
     const credential = await mint('8')
     await asJob(credential, 'SET ROLE NONE; CREATE TABLE open.orphaned (id int)')
