@@ -21,6 +21,10 @@ const SETTLE = { deadline: 5_000, poll: 100 }
 /** Transactions of each client before a contestant is measured: V8 has compiled what is hot by then. */
 const WARM_UP = 1_000
 
+/** Ctrl-C ends the bench with its servers and files, after the run that is under way. */
+const stop = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => stop.abort(new Error(`ended by ${signal}`)))
+
 interface Workload {
   name: string
   protocol: Protocol
@@ -140,6 +144,7 @@ async function measureAll(
   }
   for (let round = 1; round <= settings.rounds; round++) {
     for (const { workload, name, contestant } of runs) {
+      stop.signal.throwIfAborted()
       const result = await measure(contestant, workload, settings, stage.scratch)
       measurements.push({ contestant: name, workload: workload.name, round, ...result })
       const cpu = result.cpu === undefined ? '' : `, ${result.cpu.toFixed(1)} ms CPU / 1,000`
