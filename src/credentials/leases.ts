@@ -17,7 +17,7 @@ export interface Lease {
 }
 
 export interface SweepReport {
-  removed: string[]
+  removed: { login: string; alias: string }[]
   failed: RevokeFailure[]
 }
 
@@ -85,18 +85,19 @@ export function createLeases({ minterFor, onEvent, now = Date.now }: LeasesOptio
     },
     async sweepNow(aliases = []) {
       for (const alias of aliases) used.add(alias)
-      const removed: string[] = []
+      const removed: SweepReport['removed'] = []
+      // First, so that what this process was told to take back is not taken for an orphan.
+      await revocations.retry()
       const failed: RevokeFailure[] = []
       for (const alias of used) {
         try {
           const result = await minterFor(alias).sweep()
-          removed.push(...result.removed)
+          removed.push(...result.removed.map((login) => ({ login, alias })))
           failed.push(...result.failed.map((one) => ({ ...one, alias })))
         } catch (error) {
           failed.push({ login: '', alias, reason: messageOf(error) })
         }
       }
-      await revocations.retry()
       return { removed, failed }
     },
   }

@@ -1,8 +1,9 @@
 /** Minters by database, the leases over them, and the sweeper's clock; what happens to a credential goes to audit and metrics. */
-import type { JobIdentity, Recorder } from '../audit/recorder.ts'
+import type { AuditEvent, JobIdentity, Recorder } from '../audit/recorder.ts'
 import { createMinter } from '../credentials/create.ts'
 import { type CredentialEvent, createLeases, type Leases } from '../credentials/leases.ts'
 import type { Minter } from '../credentials/minter.ts'
+import { AccessError } from '../errors.ts'
 import type { Logger } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { UpstreamTarget } from '../upstream/connect.ts'
@@ -36,9 +37,14 @@ export function createCredentials({ targets, instance, recorder, metrics, log }:
   let live = 0
 
   function minterFor(alias: string): Minter {
-    const target = targets().get(alias)!
-    const key = JSON.stringify(target)
+    const target = targets().get(alias)
     const known = minters.get(alias)
+    if (target === undefined) {
+      // A reload took the entry away; what was made by it may still have to be removed.
+      if (known !== undefined) return known.minter
+      throw new AccessError('database_unknown', `database "${alias}" is not configured any more`)
+    }
+    const key = JSON.stringify(target)
     if (known?.key === key) return known.minter
     if (known !== undefined) retired.push(known.minter)
     const minter = createMinter(target, instance)
@@ -70,12 +76,23 @@ export function createCredentials({ targets, instance, recorder, metrics, log }:
   }
 
   const leases = createLeases({ minterFor, onEvent })
+  /** Orphans whose failure is on record; it is said once. */
+  const stuck = new Set<string>()
 
   async function sweep(): Promise<void> {
     const { removed, failed } = await leases.sweepNow(targets().keys())
-    for (const _login of removed) metrics.credential('ephemeral-role', 'swept')
+    for (const { login, alias } of removed) {
+      metrics.credential('ephemeral-role', 'swept')
+      recorder.event(orphanEvent('credential.revoked', login, alias, 'orphan'))
+      stuck.delete(login)
+    }
     if (removed.length > 0) log.warn({ removed }, 'roles that a pgusher before this one left were removed')
-    for (const one of failed) log.warn({ ...one }, 'orphaned roles: not looked for, or not removed')
+    for (const one of failed) {
+      log.warn({ ...one }, 'orphaned roles: not looked for, or not removed')
+      if (one.login === '' || stuck.has(one.login)) continue
+      stuck.add(one.login)
+      recorder.event(orphanEvent('credential.revoke_failed', one.login, one.alias, one.reason))
+    }
   }
 
   let sweeping = sweep()
@@ -95,6 +112,18 @@ export function createCredentials({ targets, instance, recorder, metrics, log }:
       )
     },
   }
+}
+
+/** A process before this one, or another replica, recorded for whom the login was made. */
+function orphanEvent(
+  event: 'credential.revoked' | 'credential.revoke_failed',
+  login: string,
+  alias: string,
+  reason: string,
+): AuditEvent {
+  const credential = { kind: 'ephemeral-role', login, ttl_s: 0, reason }
+  const outcome = event === 'credential.revoked' ? 'success' : 'failure'
+  return { event, outcome, fields: { pgusher: { credential, db: { alias, login } } } }
 }
 
 function identityOf(event: CredentialEvent, target: Target | undefined): JobIdentity | undefined {

@@ -215,7 +215,7 @@ describe('failures and the end', () => {
     await settle()
     world.breakRevoke(undefined)
     expect(await leases.sweepNow(['shop-test'])).toEqual({
-      removed: ['pgu_orphan', 'pgu_orphan'],
+      removed: ['shop-prod', 'shop-test'].map((alias) => ({ login: 'pgu_orphan', alias })),
       failed: ['shop-prod', 'shop-test'].map((alias) => ({
         login: 'pgu_stuck',
         alias,
@@ -234,7 +234,7 @@ describe('failures and the end', () => {
       onEvent: () => {},
     })
     const { removed, failed } = await failing.sweepNow(['down', 'shop-prod'])
-    expect(removed).toEqual(['pgu_orphan'])
+    expect(removed).toEqual([{ login: 'pgu_orphan', alias: 'shop-prod' }])
     expect(failed[0]).toEqual({ login: '', alias: 'down', reason: 'down is down' })
     await expect(
       failing.acquire(principalOf('1'), grantOf({ database: 'down', maxConnections: 1 })),

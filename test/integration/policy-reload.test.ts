@@ -38,3 +38,19 @@ test('invariant 42: an event that the issuer no longer allows ends its sessions'
     expect(await gone).toMatchObject({ code: '57P01' })
   })
 })
+
+test('a reload takes a database away: its sessions end, and what was made there is taken back', async () => {
+  await using stage = await startStage()
+  const token = await stage.token()
+  await stage.session({ token }, async (client) => {
+    const gone = new Promise<unknown>((resolve) => client.once('error', resolve))
+    const without = (config: ConfigInput): ConfigInput => ({
+      ...config,
+      databases: { warehouse: config.databases['warehouse']! },
+      rules: [{ ...RULES[0]!, allow: { database: 'warehouse', role: 'shop_migrator' } }],
+    })
+    expect(await stage.reload({ config: without })).toBe(true)
+    expect(await gone).toMatchObject({ code: '57P01' })
+  })
+  await stage.waitForNoRoles()
+})
