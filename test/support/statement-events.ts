@@ -36,6 +36,12 @@ interface StatementEvent extends StageEvent {
   error?: { type: string }
 }
 
+/** False for the record of a text that was prepared or bound and never executed by the protocol. */
+export function wasExecuted(event: StageEvent): boolean {
+  const type = (event as StatementEvent).error?.type
+  return type !== 'prepared_only' && type !== 'bound_only'
+}
+
 const ofPort = (port: number) => (event: StageEvent) => (event as StatementEvent).client?.port === port
 
 /** `session.ended` of the session whose client had this port, once it is there. */
@@ -44,7 +50,7 @@ export function endOf(stage: Stage, port: number, timeout?: number): Promise<Sta
 }
 
 /**
- * All statements of a session that has ended or is about to. Checks what must hold of each session: as many events as its totals
+ * All executions of a session that has ended or is about to. Checks what must hold of each session: as many events as its totals
  * say, numbers without gaps, and bytes both ways for whatever was answered.
  */
 export async function statementsOf(stage: Stage, port: number): Promise<Statement[]> {
@@ -55,7 +61,7 @@ export async function statementsOf(stage: Stage, port: number): Promise<Statemen
   expect(statements).toHaveLength(totals.statements)
   expect(statements.filter(({ pgusher }) => pgusher.outcome !== 'success')).toHaveLength(totals.errors)
   expect(events.map(({ pgusher }) => pgusher['session_seq'])).toEqual(events.map((_, index) => index + 1))
-  return statements.map(statementOf)
+  return statements.filter(wasExecuted).map(statementOf)
 }
 
 function statementOf({ pgusher, db, error }: StatementEvent): Statement {
