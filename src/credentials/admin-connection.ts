@@ -93,8 +93,29 @@ export async function connectAs(
   })
   // Without a listener a connection that breaks while idle would end the process; whoever uses it next sees the error.
   client.on('error', () => {})
+  if (!isTrustworthy(config)) keepPassword(client, config)
   await client.connect()
   return client
+}
+
+/** Nobody on the path can pass for the server. */
+function isTrustworthy({ host, tls }: DatabaseConfig): boolean {
+  return host.startsWith('/') || tls.mode === 'verify-full' || tls.mode === 'verify-ca'
+}
+
+/**
+ * pg sends the password to any server that asks for it in the clear. Where that may be somebody else, only SCRAM is answered,
+ * which tells a server nothing that it does not know. The listener comes before pg's own, whose answer then has no way out.
+ */
+function keepPassword(client: pg.Client, { host, tls }: DatabaseConfig): void {
+  const { connection } = client
+  const refuse = (): void => {
+    const asked = `${host} asks for the password as it is or as an MD5 hash`
+    const hint = `with tls.mode ${tls.mode} anybody may be that; use scram-sha-256 in pg_hba.conf, or tls.mode verify-full`
+    connection.stream.destroy(new AccessError('credential_failed', asked, { hint }))
+  }
+  connection.on('authenticationCleartextPassword', refuse)
+  connection.on('authenticationMD5Password', refuse)
 }
 
 async function refuseToAnswer(user: string): Promise<string> {
