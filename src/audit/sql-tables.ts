@@ -6,7 +6,7 @@ export interface Names {
   tables: string[]
   /** A table without a schema: which one it is depends on the search path. */
   unqualified: boolean
-  /** Functions called, as parts of a qualified name. */
+  /** Functions called, and operators of other schemas than pg_catalog, as parts of a qualified name. */
   functions: string[][]
   /** Types of the statements inside, the outermost first: CTEs, the query of COPY, EXPLAIN and so on. */
   statements: string[]
@@ -84,6 +84,11 @@ function walkCtes(clause: Fields, outer: Ctes, into: Collector): Ctes {
 function noteNode(type: string, fields: Fields, into: Collector): void {
   if (/^[A-Z]\w*Stmt$/.test(type)) into.statements.push(type)
   if (type === 'FuncCall') into.functions.push(nameParts(fields['funcname']))
+  // OPERATOR(schema.=) calls a function of that schema.
+  if (type === 'A_Expr') {
+    const operator = nameParts(fields['name'])
+    if (operator.length > 1 && operator[0] !== 'pg_catalog') into.functions.push(operator)
+  }
   if (type === 'DropStmt') into.objects(fields['removeType'], listOf(fields['objects']))
   if (type === 'CommentStmt' || type === 'SecLabelStmt') into.objects(fields['objtype'], [fields['object']])
 }

@@ -13,6 +13,8 @@ describe('invariant 23: statements count as what they can do', () => {
     ['select my_function(1)', 'FUNCTION'],
     ['select other.lower(a) from t', 'FUNCTION'],
     ["select set_config('a.b', 'c', false)", 'FUNCTION'],
+    ['select a operator(other.=) b from t', 'FUNCTION'],
+    ['select a operator(pg_catalog.=) b from t', 'READ'],
     ['with d as (delete from t returning *) select * from d', 'WRITE'],
     ['with a as (select 1), b as (insert into t values (1)) select * from a', 'WRITE'],
     ['select * into n from o', 'DDL'],
