@@ -44,7 +44,7 @@ const drivers = await installed()
 if (drivers.length > 0) {
   onEachPostgres(
     (stage) => {
-      test.each(drivers)('$name', async ({ name, command, sessions }) => {
+      test.concurrent.each(drivers)('$name', async ({ name, command, sessions }) => {
         const token = await stage().token('github', { run_id: name })
         const url = new URL(stage().url({ token }))
         const { stdout } = await run('timeout', ['60', ...command], {

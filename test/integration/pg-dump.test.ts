@@ -1,0 +1,91 @@
+/** `pg_dump | psql` through pgusher both ways, on the PostgreSQL that this pg_dump is made for. */
+import { expect, test } from 'vitest'
+import { jobEnvironment, output } from '../support/commands.ts'
+import { databaseEntry, RULES, startStage } from '../support/pgusher.ts'
+import { postgresVersions, setupShop, urlFor, withClient } from '../support/postgres.ts'
+import { endOf, statementsOf } from '../support/statement-events.ts'
+
+/** pg_dump refuses a server newer than itself, so it is that of the installed server's package. */
+const installed = postgresVersions().filter(({ version }) => version < 18)
+
+test.each(installed)(
+  'a database of 50 MB is reproduced exactly, PostgreSQL $version',
+  async ({ version, start }) => {
+    const binDir = `/usr/lib/postgresql/${version}/bin`
+    const server = await start()
+    const shop = await setupShop(server)
+    await withClient(server.superuserUrl, (client) => client.query('CREATE DATABASE copied OWNER shop_migrator'))
+    await withClient(urlFor(server.superuserUrl, { database: 'shop' }), fill)
+    const stage = await startStage({
+      upstream: { server, shop },
+      databases: { copied: databaseEntry(server, shop, 'copied') },
+      rules: RULES.map((rule) =>
+        rule.allow === undefined
+          ? rule
+          : {
+              ...rule,
+              // libpq's large objects, which pg_dump reads, are FunctionCalls.
+              allow: { ...rule.allow, database: ['shop-prod', 'copied', 'warehouse'], function_call: true },
+            },
+      ),
+    })
+    const token = await stage.token()
+    const from = jobEnvironment(stage, { token })
+    const quiet = '-X -q -v ON_ERROR_STOP=1 -o /dev/null'
+    const command = `${binDir}/pg_dump | PGDATABASE=copied ${binDir}/psql ${quiet}`
+    await output(['bash', '-o', 'pipefail', '-c', command], from)
+
+    // Told apart by nothing, past pgusher. \restrict carries a random key.
+    const whole = async (database: string): Promise<string> => {
+      const { password } = new URL(server.superuserUrl)
+      const env = {
+        ...from,
+        PGPORT: String(server.port),
+        PGUSER: 'postgres',
+        PGSSLMODE: 'disable',
+        PGPASSWORD: password,
+      }
+      const text = await output([`${binDir}/pg_dump`, '--no-owner', database], { ...env, PGDATABASE: database })
+      return text.replaceAll(/^\\(un)?restrict .*$/gm, '')
+    }
+    const [original, copy] = await Promise.all([whole('shop'), whole('copied')])
+    expect(original.length).toBeGreaterThan(50_000_000)
+    expect(copy === original).toBe(true)
+
+    const ports = (await stage.events('session.started')).map((event) => (event['client'] as { port: number }).port)
+    expect(ports).toHaveLength(2)
+    const [out, into] = await Promise.all(ports.map((port) => statementsOf(stage, port)))
+    for (const statements of [out, into]) expect(statements?.every(({ outcome }) => outcome === 'success')).toBe(true)
+    const copiesOut = [...(out ?? []), ...(into ?? [])].filter(({ protocol }) => protocol === 'copy_out')
+    const copiesIn = [...(out ?? []), ...(into ?? [])].filter(({ protocol }) => protocol === 'copy_in')
+    const rows = (counts: (number | undefined)[]) => counts.reduce<number>((sum, count) => sum + (count ?? 0), 0)
+    expect(rows(copiesOut.map((statement) => statement.rows))).toBe(100_003 + 1)
+    expect(rows(copiesIn.map(({ affected }) => affected))).toBe(100_003 + 1)
+    expect([...(out ?? [])].filter(({ protocol }) => protocol === 'function').length).toBeGreaterThan(0)
+    await Promise.all(ports.map((port) => endOf(stage, port)))
+    await stage.close()
+    await server.stop()
+  },
+  60_000,
+)
+
+/** 50 MB of rows with awkward text, and objects of each kind that an application has. */
+async function fill(client: { query(sql: string): Promise<unknown> }): Promise<void> {
+  await client.query(`
+    SET ROLE shop_migrator;
+    CREATE TABLE public.big (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text, raw bytea, at timestamptz, n numeric);
+    INSERT INTO public.big (body, raw, at, n)
+      SELECT repeat(md5(g::text), 14) || E'\\t\\n\\\\ "quoted" ''single'' ü ☃', decode(md5(g::text), 'hex'),
+        timestamptz '2026-01-01' + g * interval '1 second', CASE g % 3 WHEN 0 THEN NULL WHEN 1 THEN 'NaN' ELSE g / 7.0 END
+      FROM generate_series(1, 100000) g;
+    CREATE TABLE public.lines (order_id int REFERENCES public.orders, note text DEFAULT 'none', CHECK (note <> ''));
+    INSERT INTO public.lines VALUES (1, NULL);
+    CREATE INDEX ON public.big (at);
+    CREATE VIEW public.recent AS SELECT id, body FROM public.big WHERE at > '2026-01-02';
+    CREATE TYPE public.mood AS ENUM ('sad', 'ok', 'it''s $$ fine');
+    CREATE FUNCTION public.half(int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1 / 2 -- ; ' $$;
+    CREATE SEQUENCE public.tickets START 77;
+    SELECT nextval('public.tickets');
+    SELECT lo_from_bytea(0, decode(repeat('00ff0a', 20000), 'hex'));
+    RESET ROLE`)
+}
