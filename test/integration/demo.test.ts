@@ -128,7 +128,7 @@ describe('--once', () => {
   test('colours on a terminal, and none with NO_COLOR', async () => {
     const { FORCE_COLOR: _, ...env } = process.env
     const onTerminal = async (change: NodeJS.ProcessEnv): Promise<string> => {
-      const command = `${process.execPath} -- ${MAIN} demo --once --upstream mysql://localhost/`
+      const command = `'${process.execPath}' -- '${MAIN}' demo --once --upstream mysql://localhost/`
       const options = { env: { ...env, TMPDIR: scratch, TERM: 'xterm-256color', ...change } }
       return (await run('script', ['-qc', command, '/dev/null'], options)).stdout
     }

@@ -57,13 +57,17 @@ test('ordinary settings of the client reach PostgreSQL', async () => {
   await client.end()
 })
 
-test.each(['-c role=postgres', '--role=postgres', '-crole=shop_reader', '-c ROLE=x', '-c session_authorization=postgres', '-c ro\\le=x'])(
-  'invariant 5: an identity inside options is refused: %s',
-  async (options) => {
-    expect(await refusal({ options })).toMatchObject({ code: '42501' })
-    expect(await stage.mintedRoles()).toEqual([])
-  },
-)
+test.each([
+  '-c role=postgres',
+  '--role=postgres',
+  '-crole=shop_reader',
+  '-c ROLE=x',
+  '-c session_authorization=postgres',
+  '-c ro\\le=x',
+])('invariant 5: an identity inside options is refused: %s', async (options) => {
+  expect(await refusal({ options })).toMatchObject({ code: '42501' })
+  expect(await stage.mintedRoles()).toEqual([])
+})
 
 test('a setting that PostgreSQL does not take is refused by it, in its own words, and nothing is left', async () => {
   const { code, message } = await refusal({ options: '-c no_such_setting=1' })
@@ -87,7 +91,9 @@ test('a job that resets everything is still its group role, and nobody with SET 
 test('parallel connections of one job share one login, another job has its own', async () => {
   const logins = async (with_: string) => {
     const clients = await Promise.all([1, 2, 3].map(() => connect({ password: with_ })))
-    const users = await Promise.all(clients.map(async (client) => (await client.query('select session_user as u')).rows[0].u))
+    const users = await Promise.all(
+      clients.map(async (client) => (await client.query('select session_user as u')).rows[0].u),
+    )
     return { users, end: () => Promise.all(clients.map((client) => client.end())) }
   }
   const other = await stage.token('github', { run_id: '18700000999', check_run_id: '52900000999' })
