@@ -25,6 +25,11 @@ function known(fields: Fields): Fields | undefined {
 
 const url = (full: string | undefined): Fields | undefined => known({ full })
 
+/** The latest time that a Date can hold; the `exp` of a token that is refused for it can be later. */
+const LAST_TIME = 8.64e15
+
+const isoTime = (ms: number): string | undefined => (Math.abs(ms) <= LAST_TIME ? new Date(ms).toISOString() : undefined)
+
 function idp(principal: Principal | undefined, unverifiedTokenSha256: string | undefined): Fields | undefined {
   // A hash is a fact about the bytes that came, not a claim of theirs; issuer and subject stand only beside it when verified.
   if (principal === undefined) return known({ token_sha256: unverifiedTokenSha256 })
@@ -33,7 +38,7 @@ function idp(principal: Principal | undefined, unverifiedTokenSha256: string | u
     issuer: principal.iss,
     subject: principal.subject,
     token_sha256: principal.tokenSha256,
-    token_expires_at: new Date(principal.expiresAt).toISOString(),
+    token_expires_at: isoTime(principal.expiresAt),
     claims: principal.auditClaims,
   }
 }

@@ -7,6 +7,20 @@ import { auditConfig, identity, KIB, readEvents, recorderOn, statement, temporar
 
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
 
+test('invariant 35: a refused token whose end is no date leaves its event too', async () => {
+  const path = join(temporaryFolder(), 'audit.jsonl')
+  const { recorder } = await recorderOn(path)
+  if (identity.principal === undefined) throw new Error('the identity has no principal')
+  // What the verifier makes of `exp: 9007199254740991`, which a signature can stand under.
+  const principal = { ...identity.principal, expiresAt: Number.MAX_SAFE_INTEGER * 1000 }
+  recorder.event({ event: 'session.denied', outcome: 'denied' }, { ...identity, principal })
+  await recorder.flush()
+  const denied = readEvents(path).at(-1)
+  expect(denied?.event).toBe('session.denied')
+  expect(denied?.at('pgusher.idp.subject')).toBe(principal.subject)
+  expect(denied?.at('pgusher.idp.token_expires_at')).toBeUndefined()
+})
+
 describe('the events of a session', () => {
   test('carry the whole identity, in the order of the calls, numbered without gaps', async () => {
     const path = join(temporaryFolder(), 'audit.jsonl')
