@@ -13,59 +13,86 @@ export const FUNCTION_CALL = 8
 /** CopyDone or CopyFail: no answer of its own, but where it stands decides which Sync the backend ignores. */
 export const COPY_END = 9
 
+/** Characters that a message without an entry counts for. */
+const BARE_WEIGHT = 32
+
 export interface AnswerQueue<T> {
   readonly length: number
+  /** Characters that all of it keeps in memory, about. */
+  readonly weight: number
   push(kind: number, entry: T | undefined): void
   /** Kind of the oldest, 0 when empty. */
   headKind(): number
   head(): T | undefined
   shift(): void
-  /** Removes from behind the head all of `kind` that stand before the first of `until`; all of them where none is. Returns how many, and whether `until` was met. */
-  removeBehindHead(kind: number, until: number): { removed: number; met: boolean }
+  /** Removes those of `kind` that stand directly behind the head, at most `most`. Returns how many. In constant time but for counting. */
+  dropBehindHead(kind: number, most: number): number
+  /** The kind of the first behind the head that is another than this, 0 where none is. */
+  kindBehindHead(but: number): number
 }
 
-export function createAnswerQueue<T>(): AnswerQueue<T> {
+/** @param weigh characters that an entry keeps in memory, about; the same whenever it is asked */
+export function createAnswerQueue<T>(weigh: (entry: T) => number): AnswerQueue<T> {
   let kinds: number[] = []
   let entries: (T | undefined)[] = []
   let first = 0
+  let weight = 0
 
-  function reset(): void {
-    kinds.length = 0
-    entries.length = 0
-    first = 0
+  const weightOf = (entry: T | undefined): number => (entry === undefined ? BARE_WEIGHT : weigh(entry))
+
+  function removeFirst(count: number): void {
+    first += count
+    if (first === kinds.length) {
+      kinds.length = 0
+      entries.length = 0
+      first = 0
+    } else if (first > 4096 && first * 2 > kinds.length) {
+      kinds = kinds.slice(first)
+      entries = entries.slice(first)
+      first = 0
+    }
   }
 
   return {
     get length() {
       return kinds.length - first
     },
+    get weight() {
+      return weight
+    },
     push(kind, entry) {
       kinds.push(kind)
       entries.push(entry)
+      weight += weightOf(entry)
     },
     headKind: () => kinds[first] ?? 0,
     head: () => entries[first],
     shift() {
+      if (first === kinds.length) return
+      weight -= weightOf(entries[first])
       entries[first] = undefined
-      first++
-      if (first === kinds.length) reset()
-      else if (first > 4096 && first * 2 > kinds.length) {
-        kinds = kinds.slice(first)
-        entries = entries.slice(first)
-        first = 0
-      }
+      removeFirst(1)
     },
-    removeBehindHead(kind, until) {
-      let removed = 0
-      for (let i = first + 1; i < kinds.length; ) {
-        if (kinds[i] === until) return { removed, met: true }
-        if (kinds[i] === kind) {
-          kinds.splice(i, 1)
-          entries.splice(i, 1)
-          removed++
-        } else i++
+    dropBehindHead(kind, most) {
+      let count = 0
+      while (count < most && kinds[first + 1 + count] === kind) {
+        weight -= weightOf(entries[first + 1 + count])
+        count++
       }
-      return { removed, met: false }
+      if (count === 0) return 0
+      // The head takes the place of the last of them.
+      kinds[first + count] = kinds[first] ?? 0
+      entries[first + count] = entries[first]
+      entries.fill(undefined, first, first + count)
+      removeFirst(count)
+      return count
+    },
+    kindBehindHead(but) {
+      for (let at = first + 1; at < kinds.length; at++) {
+        const kind = kinds[at] ?? 0
+        if (kind !== but) return kind
+      }
+      return 0
     },
   }
 }

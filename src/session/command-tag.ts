@@ -7,7 +7,7 @@ export interface CommandTag {
   returnedRows: number | undefined
   ddl: boolean
   /** What the command did to the names that the tracker follows. */
-  names: 'prepare' | 'declare' | 'deallocate' | 'discard' | undefined
+  names: 'prepare' | 'declare' | 'deallocate' | 'discard' | 'close' | 'close_all' | undefined
 }
 
 const SELECT: CommandTag = { affectedRows: undefined, returnedRows: undefined, ddl: false, names: undefined }
@@ -17,6 +17,8 @@ const NAMES: Readonly<Record<string, CommandTag['names']>> = {
   DEALLOCATE: 'deallocate',
   'DEALLOCATE ALL': 'discard',
   'DISCARD ALL': 'discard',
+  'CLOSE CURSOR': 'close',
+  'CLOSE CURSOR ALL': 'close_all',
 }
 const DDL = /^(CREATE|ALTER|DROP|TRUNCATE|COMMENT|SECURITY LABEL|IMPORT FOREIGN|REINDEX|REFRESH)\b/
 const WRITES = /^(INSERT|UPDATE|DELETE|MERGE|COPY|MOVE|SELECT) (?:\d+ )?(\d+)$/

@@ -32,6 +32,9 @@ const FUNCTION_CALL_REFUSED = errorResponse({
   hint: 'Call the function by SQL, or ask the operator for "function_call: true" in the rule.',
 })
 
+const AMBIGUOUS =
+  'protocol violation: messages behind a COPY that failed, and a Sync of which only PostgreSQL knows whether the COPY took it'
+
 export function createBackendHandler(tracker: StatementTracker, rules: BackendRules): FrameHandler {
   function refuse(what: string): number {
     rules.stop('protocol', new AccessError('upstream_lost', `session ended: PostgreSQL sent ${what}`))
@@ -109,15 +112,17 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
   function onBody(type: number, buffer: Buffer, start: number, end: number): boolean {
     if (type === B.CommandComplete) tracker.commandComplete(buffer, start, end)
     else if (type === B.ReadyForQuery) tracker.ready(buffer[start]!)
-    else if (type === B.ErrorResponse) onError(parseErrorFields(buffer.subarray(start, end)))
+    else if (type === B.ErrorResponse) return onError(parseErrorFields(buffer.subarray(start, end)))
     else onParameterStatus(buffer, start, end)
     return true
   }
 
-  function onError(fields: Map<string, string>): void {
+  function onError(fields: Map<string, string>): boolean {
     const severity = fields.get('V') ?? fields.get('S')
     tracker.error(sqlstateOf(fields) ?? 'XX000')
     if (severity === 'FATAL' || severity === 'PANIC') rules.onFatal()
+    if (tracker.ambiguous) rules.stop('protocol', new AccessError('protocol_violation', AMBIGUOUS))
+    return !tracker.ambiguous
   }
 
   function onParameterStatus(buffer: Buffer, start: number, end: number): void {

@@ -14,6 +14,8 @@ const SMALL = 10_000
 /** Of a message whose text is wanted: the text's cap and a statement name before it. */
 const TEXT_PREFIX = MAX_TEXT_BYTES + 1024
 const NAMES_PREFIX = 2_048
+/** Bytes of a name, so that it leaves room for the text behind it. PostgreSQL itself looks at 63. */
+const MAX_NAME = 1_000
 const HEADER = 5
 
 /** Fails upstream in the state that the job's own message would have met, so that transaction and pipeline stay right. */
@@ -27,7 +29,7 @@ export interface FrontendRules {
   prefetch(text: string): void
   /** Puts bytes into the stream to PostgreSQL, behind what was released before. */
   inject(bytes: Buffer): void
-  /** The session must end; nothing from this message on was released. */
+  /** The session must end, behind what was released so far: nothing of this message that came with this chunk. */
   stop(reason: 'audit' | 'protocol', error: AccessError): void
   /** Terminate was seen. */
   onTerminate(): void
@@ -50,6 +52,7 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
   let long: LongText | undefined
   let name = ''
   let messageBytes = 0
+  let terminated = false
 
   function violation(text: string): false {
     rules.stop('protocol', new AccessError('protocol_violation', `protocol violation: ${text}`))
@@ -57,6 +60,21 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
   }
 
   function onHeader(type: number, length: number): number {
+    // PostgreSQL reads nothing behind Terminate.
+    if (terminated) return DROP
+    if (isBare(type) && length > 0) {
+      // PostgreSQL answers some of them by an error of their own: every answer after it would be taken for that of another message.
+      violation(`${describeType(type)} with ${length} bytes too many`)
+      return STOP
+    }
+    if (tracker.needsSync && mayRun(type)) {
+      violation(`${describeType(type)} behind a COPY that failed, without a Sync between them`)
+      return STOP
+    }
+    return onAllowed(type, length)
+  }
+
+  function onAllowed(type: number, length: number): number {
     switch (type) {
       case F.Query:
       case F.Parse:
@@ -86,6 +104,7 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
       case F.Flush:
         return 0
       case F.Terminate:
+        terminated = true
         rules.onTerminate()
         return 0
       default:
@@ -116,18 +135,25 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
         const portalEnd = buffer.indexOf(0, start)
         const statementEnd = portalEnd < 0 || portalEnd >= end ? -1 : buffer.indexOf(0, portalEnd + 1)
         if (statementEnd < 0 || statementEnd >= end) return violation('a name in Bind does not end')
-        tracker.bind(text(buffer, start, portalEnd), text(buffer, portalEnd + 1, statementEnd), length + HEADER)
+        const portal = nameOf(buffer, start, portalEnd)
+        const statement = nameOf(buffer, portalEnd + 1, statementEnd)
+        if (portal === undefined || statement === undefined) return false
+        tracker.bind(portal, statement, length + HEADER)
         return true
       }
       case F.Execute: {
         const portalEnd = buffer.indexOf(0, start)
         if (portalEnd !== end - 5) return violation('Execute has the wrong length')
-        tracker.execute(text(buffer, start, portalEnd), length + HEADER)
+        const portal = nameOf(buffer, start, portalEnd)
+        if (portal === undefined) return false
+        tracker.execute(portal, length + HEADER)
         return true
       }
       case F.Close: {
         if (buffer.indexOf(0, start + 1) !== end - 1) return violation('the name in Close does not end')
-        tracker.close(buffer[start]!, text(buffer, start + 1, end - 1))
+        const closed = nameOf(buffer, start + 1, end - 1)
+        if (closed === undefined) return false
+        tracker.close(buffer[start]!, closed)
         return true
       }
       default:
@@ -152,7 +178,9 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
   function onParse(buffer: Buffer, start: number, end: number, length: number): boolean {
     const nameEnd = buffer.indexOf(0, start)
     if (nameEnd < 0 || nameEnd >= end) return violation('the name in Parse does not end')
-    name = text(buffer, start, nameEnd)
+    const parsed = nameOf(buffer, start, nameEnd)
+    if (parsed === undefined) return false
+    name = parsed
     const textEnd = buffer.indexOf(0, nameEnd + 1)
     if (textEnd >= 0 && textEnd < end) {
       parse(statementText(buffer, nameEnd + 1, textEnd), length + HEADER)
@@ -161,6 +189,22 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
     if (end - start >= length) return violation('the text in Parse does not end')
     messageBytes = length + HEADER
     return startLong(buffer, nameEnd + 1, end)
+  }
+
+  /**
+   * A name as the session's encoding spells it. Undefined where it is refused: PostgreSQL cuts a long one by the bytes of the server's
+   * encoding, and which names are then the same is certain for ASCII only.
+   */
+  function nameOf(buffer: Buffer, start: number, end: number): string | undefined {
+    if (start === end) return ''
+    const decoded = rules.decode()(buffer, start, end)
+    const long = end - start > 63 || decoded.length > 63
+    if (end - start > MAX_NAME || (long && Buffer.byteLength(decoded) !== decoded.length)) {
+      violation(`a name of ${end - start} bytes: beyond ${MAX_NAME} bytes, or beyond 63 where not all of it is ASCII`)
+      return undefined
+    }
+    // Bytes that are no text stay different names by what they are.
+    return decoded.includes('\ufffd') ? `\ufffd${buffer.toString('latin1', start, end)}` : decoded
   }
 
   function startLong(buffer: Buffer, start: number, end: number): boolean {
@@ -207,11 +251,25 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
     return true
   }
 
-  return { onHeader, onBody, onRest, onDropped: () => rules.inject(FAILING_QUERY) }
+  function onDropped(type: number): void {
+    if (type === F.FunctionCall && !terminated) rules.inject(FAILING_QUERY)
+  }
+
+  return { onHeader, onBody, onRest, onDropped }
 }
 
-function text(buffer: Buffer, start: number, end: number): string {
-  return start === end ? '' : buffer.toString('utf8', start, end)
+/** Messages that consist of their header. */
+function isBare(type: number): boolean {
+  return type === F.Sync || type === F.Flush || type === F.CopyDone || type === F.Terminate
+}
+
+/** Messages that PostgreSQL throws away after an error, up to Sync. */
+function mayRun(type: number): boolean {
+  return !isBare(type) && type !== F.CopyData && type !== F.CopyFail
+}
+
+function describeType(type: number): string {
+  return `a message of type "${String.fromCharCode(type)}"`
 }
 
 /** Bytes of one argument that are recorded. */

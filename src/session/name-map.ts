@@ -2,6 +2,8 @@
  * Names of prepared statements or portals and the texts behind them, as PostgreSQL has them. It labels records; a name that is not
  * here leaves a record without text, never a guess.
  */
+import { hash } from 'node:crypto'
+import { sqlName } from './sql-name.ts'
 
 export interface StatementText {
   /** Undefined where the text was not kept. */
@@ -11,14 +13,18 @@ export interface StatementText {
   /** Hex; only where the text is cut or not kept. */
   sha256: string | undefined
   truncated: boolean
+  /** It stands in a record, as a whole or as far as it was kept when it came. */
+  recorded?: boolean
 }
 
 export interface NamedStatement {
   text: StatementText
   /** Name of the prepared statement, '' for the unnamed one. */
   statement: string
-  /** Bytes of the Bind that made a portal. */
+  /** Bytes of the Bind that made a portal, or of the Parse. */
   bindBytes: number
+  /** A portal that an Execute ran, or that SQL declared: there is a record of it. */
+  executed?: boolean
 }
 
 export const NO_TEXT: StatementText = { text: undefined, bytes: 0, sha256: undefined, truncated: false }
@@ -32,76 +38,92 @@ export interface NameMap {
   clear(): void
   /** PREPARE or DECLARE by SQL. All names are forgotten where the text does not tell for certain which one it is. */
   addFromSql(text: StatementText | undefined, verb: 'prepare' | 'declare'): void
-  /** DEALLOCATE by SQL; as `addFromSql`. */
-  removeFromSql(text: StatementText | undefined): void
+  /** DEALLOCATE or CLOSE by SQL; as `addFromSql`. */
+  removeFromSql(text: StatementText | undefined, verb: 'deallocate' | 'close'): void
 }
 
 /** A session that prepares more than this keeps the newest; PostgreSQL itself would hold about 100 MB by then. */
 const MAX_NAMES = 10_000
-/** Texts held for one session; behind that a statement is known by hash and length only. */
-const MAX_TEXT_CHARS = 8 * 1024 * 1024
-/**
- * Only what begins with the command, without a comment, and names something that PostgreSQL folds as we do: in a text that reads
- * otherwise nobody but PostgreSQL knows which name is meant.
- */
-const IDENTIFIER = '("(?:[^"]|"")+"|[A-Za-z_][A-Za-z0-9_$]*)'
-const PREPARE = new RegExp(String.raw`^\s*PREPARE\s+${IDENTIFIER}(?=[\s(])`, 'iu')
-const DECLARE = new RegExp(String.raw`^\s*DECLARE\s+${IDENTIFIER}(?=\s)`, 'iu')
-const DEALLOCATE = new RegExp(String.raw`^\s*DEALLOCATE\s+(?:PREPARE\s+)?${IDENTIFIER}\s*(?:;|$)`, 'iu')
-/** NAMEDATALEN - 1: SQL cuts a name here, the protocol does not. */
-const MAX_SQL_NAME = 63
+/** Characters of all texts of a session. When there are more, the oldest are cut. */
+const MAX_CHARS = 4 * 1024 * 1024
+/** What stays of a text that is cut, with its hash and length. */
+const CUT_CHARS = 256
+/** NAMEDATALEN - 1. PostgreSQL looks names up by so many bytes: `…a` and `…b` with 63 bytes before them are one name (tried). */
+const MAX_NAME = 63
 
-export function createNameMap(): NameMap {
+/** @param onForget is told of each that goes, before its text is cut too */
+export function createNameMap(onForget: (name: string, statement: NamedStatement) => void = () => {}): NameMap {
   const names = new Map<string, NamedStatement>()
+  /** Those whose text can be cut, oldest first. */
+  const long = new Set<string>()
   let chars = 0
 
-  function remove(name: string): void {
-    const known = names.get(name)
+  function remove(key: string): void {
+    const known = names.get(key)
     if (known === undefined) return
     chars -= known.text.text?.length ?? 0
-    names.delete(name)
+    names.delete(key)
+    long.delete(key)
+    onForget(key, known)
+  }
+
+  function cutOldest(): void {
+    for (const key of long) {
+      if (chars <= MAX_CHARS) return
+      const known = names.get(key)!
+      onForget(key, known)
+      const text = cut(known.text)
+      chars -= known.text.text!.length - text.text!.length
+      names.set(key, { ...known, text })
+      long.delete(key)
+    }
   }
 
   function set(name: string, statement: NamedStatement): void {
-    remove(name)
-    const room = chars + (statement.text.text?.length ?? 0) <= MAX_TEXT_CHARS
+    const key = name.slice(0, MAX_NAME)
+    remove(key)
     if (names.size >= MAX_NAMES) remove(names.keys().next().value!)
-    names.set(name, room ? statement : { ...statement, text: { ...statement.text, text: undefined, truncated: true } })
-    if (room) chars += statement.text.text?.length ?? 0
+    names.set(key, statement)
+    const length = statement.text.text?.length ?? 0
+    chars += length
+    if (length > CUT_CHARS) long.add(key)
+    if (chars > MAX_CHARS) cutOldest()
   }
 
   function clear(): void {
     if (names.size === 0) return
+    const all = [...names]
     names.clear()
+    long.clear()
     chars = 0
+    for (const [key, statement] of all) onForget(key, statement)
   }
 
   return {
-    get: (name) => names.get(name),
+    get: (name) => names.get(name.slice(0, MAX_NAME)),
     set,
-    delete: remove,
+    delete: (name) => remove(name.slice(0, MAX_NAME)),
     clear,
     addFromSql(text, verb) {
-      const name = nameIn(text, verb === 'prepare' ? PREPARE : DECLARE)
+      const name = sqlName(text?.text, verb)
       if (text === undefined || name === undefined) clear()
-      else set(name, { text, statement: verb === 'prepare' ? name : '', bindBytes: 0 })
+      else set(name, { text, statement: verb === 'prepare' ? name : '', bindBytes: 0, executed: true })
     },
-    removeFromSql(text) {
-      const name = nameIn(text, DEALLOCATE)
+    removeFromSql(text, verb) {
+      const name = sqlName(text?.text, verb)
       if (name === undefined) clear()
       else remove(name)
     },
   }
 }
 
-function nameIn(text: StatementText | undefined, command: RegExp): string | undefined {
-  const quoted = command.exec(text?.text ?? '')?.[1]
-  if (quoted === undefined) return undefined
-  const name = unquoted(quoted)
-  return Buffer.byteLength(name) <= MAX_SQL_NAME ? name : undefined
-}
-
-/** PostgreSQL folds what is not quoted to lower case. */
-function unquoted(identifier: string): string {
-  return identifier.startsWith('"') ? identifier.slice(1, -1).replaceAll('""', '"') : identifier.toLowerCase()
+function cut({ text = '', bytes, sha256 }: StatementText): StatementText {
+  return {
+    // Through bytes, because a slice of a string keeps the whole of it alive.
+    text: Buffer.from(text.slice(0, CUT_CHARS)).toString(),
+    bytes,
+    sha256: sha256 ?? hash('sha256', text, 'hex'),
+    truncated: true,
+    recorded: true,
+  }
 }

@@ -55,6 +55,15 @@ export function isExecution(kind: number): boolean {
   return kind === QUERY || kind === EXECUTE || kind === FUNCTION_CALL
 }
 
+/** Characters that it keeps in memory, about. */
+export function weightOf({ text, name, portal }: Pending): number {
+  return 128 + (text?.text?.length ?? 0) + name.length + portal.length
+}
+
+export function mayHoldMore(text: StatementText | undefined): boolean {
+  return text?.truncated === true || hasInnerSemicolon(text?.text)
+}
+
 /** Whether a Query's text may hold more than one statement; the classifier knows for certain. */
 export function hasInnerSemicolon(text: string | undefined): boolean {
   if (text === undefined) return false

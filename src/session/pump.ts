@@ -32,6 +32,8 @@ export interface PumpHooks {
   onStop(): void
   /** The source sent FIN. */
   onEnd(): void
+  /** Something threw. Nothing is read any more; what a throw leaves behind is not to be written to. */
+  onFailure(error: unknown): void
 }
 
 export function createPump(source: Socket, destination: Socket, scanner: FrameScanner, hooks: PumpHooks): Pump {
@@ -47,8 +49,18 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
     if (!destination.write(part)) full = true
   }
 
+  /** A throw in a handler of events would end the process, and every session with it. */
   function onData(chunk: Buffer): void {
     if (mode === 'drain') return
+    try {
+      take(chunk)
+    } catch (error) {
+      mode = 'drain'
+      hooks.onFailure(error)
+    }
+  }
+
+  function take(chunk: Buffer): void {
     hooks.beforeChunk()
     if (!scanner.scan(chunk, write)) {
       mode = 'drain'

@@ -4,7 +4,7 @@
  * neither is left with half a message or a running statement.
  */
 import type { Socket } from 'node:net'
-import type { Outcome, Recorder, SessionAudit } from '../audit/recorder.ts'
+import type { Outcome, Recorder, SessionAudit, StatementRecord } from '../audit/recorder.ts'
 import { AccessError } from '../errors.ts'
 import { errorFrame, lastWords } from '../frontend/respond.ts'
 import type { Grant } from '../policy/types.ts'
@@ -37,7 +37,9 @@ export interface RelayOptions {
   recorder: Pick<Recorder, 'accepting'>
   onStatement(outcome: Outcome): void
   /** Sends a CancelRequest upstream. Never rejects. */
-  cancel(): void
+  cancel(): Promise<void>
+  /** A fault of pgusher's own, which costs this session and no other. */
+  onFailure(error: unknown): void
 }
 
 export interface Relay {
@@ -54,11 +56,14 @@ const END_GRACE = 800
 const CLOSE_GRACE = 2_000
 /** A client that sent FIN but no Terminate may still read (half-close); after this its running statement is cancelled. */
 const VANISHED_GRACE = 3_000
-/** Messages without an answer at which a client that pipelines is held back, and let on. */
-const BACKLOG_HIGH = 65_536
-const BACKLOG_LOW = 32_768
+/** Characters of messages without an answer at which a client that pipelines is held back, and let on. */
+const BACKLOG_HIGH = 4 * 1024 * 1024
+const BACKLOG_LOW = 2 * 1024 * 1024
+/** Milliseconds behind a closed connection at which what still runs there is cancelled. */
+const LATE_CANCELS = [0, 100, 200, 400]
 
 const TERMINATE = Buffer.from('X\0\0\0\x04', 'latin1')
+const FLUSH = Buffer.from('H\0\0\0\x04', 'latin1')
 const COPY_FAIL = Buffer.from('f\0\0\0\x17the client is gone\0', 'latin1')
 
 export function startRelay(options: RelayOptions): Relay {
@@ -70,17 +75,10 @@ export function startRelay(options: RelayOptions): Relay {
   let clientGone = false
   let fatalSeen = false
   let end: { reason: EndReason; error: AccessError | undefined } | undefined
+  /** What a handler refused; its scanner stops at once. */
+  let refused: { reason: EndReason; error: AccessError } | undefined
 
-  const tracker = new StatementTracker((record) => {
-    audit.statement(
-      end?.error !== undefined && record.outcome !== 'success'
-        ? { ...record, errorType: endedBy(record.errorType) }
-        : record,
-    )
-    options.onStatement(record.outcome)
-  })
-  const endedBy = (errorType: string | undefined): string => errorType ?? end?.reason ?? 'connection_lost'
-
+  const tracker = new StatementTracker(recordStatement)
   const clientScanner = createFrameScanner(
     createFrontendHandler(tracker, {
       functionCall: grant.functionCall,
@@ -88,7 +86,7 @@ export function startRelay(options: RelayOptions): Relay {
       decode: () => decode,
       prefetch: (text) => audit.prefetch(text),
       inject: (bytes) => fromClient.inject(bytes),
-      stop: endSession,
+      stop: refuse,
       onTerminate: () => {
         terminated = true
       },
@@ -99,7 +97,7 @@ export function startRelay(options: RelayOptions): Relay {
     createBackendHandler(tracker, {
       replication: grant.replication,
       inject: (bytes) => fromUpstream.inject(bytes),
-      stop: endSession,
+      stop: refuse,
       onParameter: (name, value) => {
         if (name === 'client_encoding') decode = decoderFor(value)
       },
@@ -112,9 +110,10 @@ export function startRelay(options: RelayOptions): Relay {
   const fromClient: Pump = createPump(client, upstream, clientScanner, {
     beforeChunk: readClock,
     afterChunk: () => {
-      if (tracker.backlog > BACKLOG_HIGH) fromClient.hold()
+      if (tracker.backlog > BACKLOG_HIGH) fromClient.atBoundary(holdClient)
     },
-    onStop: () => stoppedBy(clientScanner.violation, 'protocol'),
+    onFailure: failed,
+    onStop: () => stopped(clientScanner.violation, 'protocol'),
     onEnd: clientEnded,
   })
   const fromUpstream: Pump = createPump(upstream, client, upstreamScanner, {
@@ -122,17 +121,45 @@ export function startRelay(options: RelayOptions): Relay {
     afterChunk: () => {
       if (tracker.backlog < BACKLOG_LOW) fromClient.release()
     },
-    onStop: () => stoppedBy(upstreamScanner.violation, 'upstream'),
+    onFailure: failed,
+    onStop: () => stopped(upstreamScanner.violation, 'upstream'),
     onEnd: upstreamEnded,
   })
+
+  function recordStatement(record: StatementRecord): void {
+    const byUs = end?.error !== undefined && record.outcome !== 'success' && record.errorType === undefined
+    audit.statement(byUs ? { ...record, errorType: end?.reason } : record)
+    options.onStatement(record.outcome)
+  }
 
   function readClock(): void {
     tracker.now = performance.now()
   }
 
-  /** The scanner itself refused a length; a handler that refused has called `endSession` with its own words. */
-  function stoppedBy(violation: string | undefined, reason: 'protocol' | 'upstream'): void {
-    if (violation === undefined) return
+  /** A client that is held cannot send Sync, and without that PostgreSQL keeps up to 8 KiB of answers to itself. */
+  function holdClient(): void {
+    if (!grant.replication) fromClient.inject(FLUSH)
+    fromClient.hold()
+  }
+
+  function failed(error: unknown): void {
+    end ??= {
+      reason: 'killed',
+      error: new AccessError('internal_error', 'session ended: internal error in pgusher'),
+    }
+    options.onFailure(error)
+    destroyBoth()
+  }
+
+  /** Carried out once what stands before the refused message is on its way: it counts as sent. */
+  function refuse(reason: EndReason, error: AccessError): void {
+    refused = { reason, error }
+  }
+
+  function stopped(violation: string | undefined, reason: 'protocol' | 'upstream'): void {
+    if (refused !== undefined) endSession(refused.reason, refused.error)
+    // Behind Terminate nothing is read, so nothing there is wrong.
+    if (violation === undefined || (reason === 'protocol' && terminated)) return
     const error =
       reason === 'protocol'
         ? new AccessError('protocol_violation', `protocol violation: ${violation}`)
@@ -162,7 +189,27 @@ export function startRelay(options: RelayOptions): Relay {
 
   function destroyBoth(): void {
     client.destroy()
+    cutUpstream()
+  }
+
+  /**
+   * A backend notices that its connection is gone only when it writes, and then at the second time: what the job pipelined lies in
+   * its buffer and would go on, statement by statement, without anybody's record.
+   */
+  function cutUpstream(): void {
+    const late = tracker.running > 0 && !upstream.destroyed
     upstream.destroy()
+    if (late) for (const delay of LATE_CANCELS) setTimeout(() => void options.cancel(), delay).unref()
+  }
+
+  /** A client that still takes what was sent to it is given the time for it. */
+  function closeBoth(left = client.writableLength): void {
+    after(CLOSE_GRACE, () => {
+      cutUpstream()
+      const now = client.writableLength
+      if (now > 0 && now < left) closeBoth(now)
+      else client.destroy()
+    })
   }
 
   /** FIN from the job. With Terminate before it, or nothing running, PostgreSQL is told at once and says the rest itself. */
@@ -170,13 +217,19 @@ export function startRelay(options: RelayOptions): Relay {
     upstream.end()
     end ??= { reason: 'client', error: undefined }
     if (terminated) return
-    if (tracker.copyIn || tracker.running === 0) after(CLOSE_GRACE, destroyBoth)
-    else after(VANISHED_GRACE, cancelForGoneClient)
+    if (tracker.copyIn || tracker.running === 0) closeBoth()
+    else cancelForGoneClient()
   }
 
+  /** Nothing tells a client that has closed from one that listens but that what is sent to it is taken. */
   function cancelForGoneClient(): void {
+    const taken = fromUpstream.bytes
+    after(VANISHED_GRACE, () => (fromUpstream.bytes > taken ? cancelForGoneClient() : cancelForGood()))
+  }
+
+  function cancelForGood(): void {
     readClock()
-    if (tracker.running > 0) options.cancel()
+    if (tracker.running > 0) void options.cancel()
     fromUpstream.discard()
     after(CLOSE_GRACE - END_GRACE, destroyBoth)
   }
@@ -190,10 +243,10 @@ export function startRelay(options: RelayOptions): Relay {
       settle()
       return
     }
-    if (tracker.running > 0 && !terminated) options.cancel()
+    if (tracker.running > 0 && !terminated) void options.cancel()
     fromUpstream.discard()
     finishUpstream()
-    if (!terminated || tracker.running === 0) after(CLOSE_GRACE, () => upstream.destroy())
+    if (!terminated || tracker.running === 0) after(CLOSE_GRACE, cutUpstream)
   }
 
   function upstreamEnded(): void {
@@ -208,7 +261,7 @@ export function startRelay(options: RelayOptions): Relay {
     upstream.end()
     fromClient.drain()
     client.end()
-    after(CLOSE_GRACE, destroyBoth)
+    closeBoth()
   }
 
   function upstreamClosed(): void {
@@ -218,7 +271,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   function endSession(reason: EndReason, error: AccessError): void {
     readClock()
-    if (tracker.running > 0) options.cancel()
+    if (tracker.running > 0) void options.cancel()
     if (end !== undefined) {
       // The job is gone or told already, and what it left running shall not outlive this.
       after(END_GRACE, destroyBoth)
@@ -253,14 +306,20 @@ export function startRelay(options: RelayOptions): Relay {
     })
   }
 
-  client.on('error', () => client.destroy())
-  upstream.on('error', () => upstream.destroy())
-  client.once('close', clientClosed)
-  upstream.once('close', upstreamClosed)
-  fromUpstream.start(options.upstreamRest)
-  fromClient.start(options.clientRest)
-  if (client.destroyed) clientClosed()
+  function begin(): void {
+    client.on('error', () => client.destroy())
+    upstream.on('error', () => upstream.destroy())
+    client.once('close', clientClosed)
+    upstream.once('close', upstreamClosed)
+    fromUpstream.start(options.upstreamRest)
+    fromClient.start(options.clientRest)
+    // What happened before there were listeners is not said again.
+    if (client.destroyed) clientClosed()
+    else if (client.readableEnded) clientEnded()
+    if (upstream.closed) upstreamClosed()
+  }
 
+  begin()
   return {
     get busy() {
       return tracker.running > 0 || tracker.transaction !== 'idle'

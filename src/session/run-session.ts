@@ -1,6 +1,6 @@
 /** From ReadyForQuery to the last event of a session. */
 import type { Socket } from 'node:net'
-import type { SessionIdentity } from '../audit/recorder.ts'
+import type { SessionAudit, SessionIdentity } from '../audit/recorder.ts'
 import { AccessError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
 import type { AccessRequest, Grant } from '../policy/types.ts'
@@ -35,28 +35,14 @@ export interface SessionParts {
 
 export async function runSession(parts: SessionParts): Promise<void> {
   const { proxy, identity, grant, upstream, client } = parts
+  using scope = new DisposableStack()
   const audit = proxy.recorder.session(identity, grant.textMode)
   const startedAt = performance.now()
   const expiresAt = new Date(Date.now() + grant.maxSession)
   let relay: Relay | undefined
-  const session: LiveSession = {
-    id: identity.sessionId,
-    principal: parts.principal,
-    request: parts.request,
-    grant,
-    get busy() {
-      return relay?.busy ?? false
-    },
-    get ended() {
-      return relay?.ended ?? Promise.resolve()
-    },
-    end: (reason, error) => relay?.end(reason, error),
-    async cancel() {
-      audit.event({ event: 'session.cancel_requested', outcome: 'success' })
-      await parts.cancel()
-    },
-  }
+  const session = liveSession(parts, audit, () => relay)
   const cancelKey = proxy.cancelKeys.issue(session, parts.minor)
+  scope.defer(cancelKey.forget)
   audit.event({
     event: 'session.started',
     outcome: 'success',
@@ -81,14 +67,14 @@ export async function runSession(parts: SessionParts): Promise<void> {
     audit,
     recorder: proxy.recorder,
     onStatement: (outcome) => proxy.metrics.statements(outcome === 'would_deny' ? 'denied' : outcome),
-    cancel: () => void parts.cancel(),
+    cancel: parts.cancel,
+    onFailure: (err) => proxy.log.error({ err, session: identity.sessionId }, 'a session failed in an unexpected way'),
   })
-  const remove = proxy.registry.add(session)
+  scope.defer(proxy.registry.add(session))
   const expiry = setTimeout(() => relay.end('expired', expired(grant)), Math.min(grant.maxSession, MAX_TIMER))
+  scope.defer(() => clearTimeout(expiry))
   const end = await relay.ended
-  clearTimeout(expiry)
-  cancelKey.forget()
-  remove()
+  scope.dispose()
   if (end.reason === 'protocol' && end.error !== undefined) {
     const reason = end.error.message.replace(/^(protocol violation|session ended): /, '')
     audit.event({
@@ -103,6 +89,24 @@ export async function runSession(parts: SessionParts): Promise<void> {
     fields: endedFields(end, startedAt),
   })
   countSession(proxy, end)
+}
+
+function liveSession(parts: SessionParts, audit: SessionAudit, relay: () => Relay | undefined): LiveSession {
+  const { identity, principal, request, grant } = parts
+  return {
+    ...{ id: identity.sessionId, principal, request, grant },
+    get busy() {
+      return relay()?.busy ?? false
+    },
+    get ended() {
+      return relay()?.ended ?? Promise.resolve()
+    },
+    end: (reason, error) => relay()?.end(reason, error),
+    async cancel() {
+      audit.event({ event: 'session.cancel_requested', outcome: 'success' })
+      await parts.cancel()
+    },
+  }
 }
 
 function greeting(upstream: UpstreamConnection, cancelKey: { processId: number; key: Buffer }): Buffer {

@@ -5,7 +5,11 @@
  * The protocol's rules it follows ("Message Flow" in the PostgreSQL documentation; src/backend/tcop/postgres.c):
  * names are committed when ParseComplete or BindComplete arrives; after an error in the extended protocol everything up to Sync is
  * discarded, a simple Query too; while COPY FROM STDIN runs, Sync and Flush are ignored; CopyData, CopyDone and CopyFail outside of
- * COPY are ignored.
+ * COPY are ignored; Sync commits, and that can fail.
+ *
+ * A COPY that fails leaves open whether PostgreSQL read a Sync before it as part of the COPY, and ignored it, or after. `strays`
+ * counts them: so many ReadyForQuery may come that answer nothing in the queue. Where executions would depend on it, `ambiguous` says
+ * so, and the session cannot go on.
  */
 import type { StatementRecord } from '../audit/recorder.ts'
 import {
@@ -22,17 +26,11 @@ import {
 } from './answer-queue.ts'
 import { type CommandTag, parseCommandTag } from './command-tag.ts'
 import { type NamedStatement, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
-import { type Ending, hasInnerSemicolon, isExecution, type Pending, pendingOf, type Unclaimed } from './pending.ts'
+import { type Ending, isExecution, mayHoldMore, type Pending, pendingOf, type Unclaimed, weightOf } from './pending.ts'
 import { SessionNames } from './session-names.ts'
+import { type SessionTotals, StatementRecords, type TransactionStatus } from './statement-records.ts'
 
-export type TransactionStatus = StatementRecord['tx']
-
-export interface SessionTotals {
-  statements: number
-  errors: number
-  rows: number
-  ddl: number
-}
+export type { SessionTotals } from './statement-records.ts'
 
 const STATUS: Readonly<Record<number, TransactionStatus>> = { 73: 'idle', 84: 'open', 69: 'failed' }
 const PORTAL = 0x50
@@ -40,41 +38,53 @@ const ANY = [QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FUNCTION_CALL]
 const EXECUTIONS = [QUERY, EXECUTE, FUNCTION_CALL]
 
 export class StatementTracker {
-  /** `performance.now()` of the chunk at hand; set once a chunk. */
-  now = performance.now()
-  readonly totals: SessionTotals = { statements: 0, errors: 0, rows: 0, ddl: 0 }
-  transaction: TransactionStatus = 'idle'
   /** Executions sent and not answered. */
   running = 0
+  /** It cannot be told any more which of the executions sent have run. */
+  ambiguous = false
 
-  readonly #onStatement: (record: StatementRecord) => void
-  readonly #queue = createAnswerQueue<Pending>()
-  readonly #names = new SessionNames()
+  readonly #records: StatementRecords
+  readonly #queue = createAnswerQueue<Pending>(weightOf)
+  readonly #names: SessionNames
   /** After an error in the extended protocol the backend reads and throws away what comes, until Sync. */
   #discarding = false
   /** What failed before an Execute, until an execution of the discarded part carries its error, or Sync. */
   #unclaimed: Unclaimed | undefined
-  #copy: 'copy_in' | 'copy_out' | undefined
-  /** COPY FROM STDIN runs and its CopyDone or CopyFail has not been sent: a Sync sent now is ignored. */
-  #ignoreSync = false
-  #batchIndex = 0
-  #rows = 0
-  #responseBytes = 0
-  #copyBytes = 0
-  #lastEnd = 0
+  /** Syncs that the COPY at hand ignores. */
+  #ignoredSyncs = 0
+  #strays = 0
 
   /** @param onStatement is called once for each execution, when its outcome is known, in the order of their ends. */
   constructor(onStatement: (record: StatementRecord) => void) {
-    this.#onStatement = onStatement
+    this.#records = new StatementRecords(onStatement)
+    this.#names = new SessionNames((statement, what) => this.#records.addUnexecuted(statement, what))
   }
 
-  /** Messages without an answer, to hold back a client that pipelines without end. */
+  /** Set to `performance.now()` once a chunk. */
+  set now(now: number) {
+    this.#records.now = now
+  }
+
+  get totals(): SessionTotals {
+    return this.#records.totals
+  }
+
+  get transaction(): TransactionStatus {
+    return this.#records.transaction
+  }
+
+  /** Characters kept for messages without an answer, to hold back a client that pipelines without end. */
   get backlog(): number {
-    return this.#queue.length
+    return this.#queue.weight
   }
 
   get copyIn(): boolean {
-    return this.#copy === 'copy_in'
+    return this.#records.copy === 'copy_in'
+  }
+
+  /** What is sent now may run or be discarded, and nobody can tell: only Sync makes an end of it. */
+  get needsSync(): boolean {
+    return this.#discarding && this.#strays > 0
   }
 
   // What the job sends.
@@ -104,8 +114,10 @@ export class StatementTracker {
     this.#send(CLOSE, kind === PORTAL ? this.#pending(undefined, '', name, 0) : this.#pending(NO_TEXT, name, '', 0))
   }
 
+  /** COPY FROM STDIN ignores it, unless something stands between the two that ends the COPY, or the session. */
   sync(): void {
-    if (!this.#ignoreSync) this.#send(SYNC, undefined)
+    if (this.copyIn && this.#queue.length === 1) this.#ignoredSyncs++
+    else this.#send(SYNC, undefined)
   }
 
   /** @param refused it goes upstream as a Query that fails */
@@ -114,29 +126,27 @@ export class StatementTracker {
   }
 
   copyData(bytes: number): void {
-    this.#copyBytes += bytes
+    this.#records.copyData(bytes)
   }
 
   /** Outside of COPY it is ignored; where something is unanswered a COPY may be on its way. */
   copyEnd(): void {
-    this.#ignoreSync = false
     if (this.#queue.length > 0 && !this.#discarding) this.#queue.push(COPY_END, undefined)
   }
 
   // What PostgreSQL answers.
 
   received(bytes: number): void {
-    this.#responseBytes += bytes
+    this.#records.received(bytes)
   }
 
   rowReceived(bytes: number): void {
-    this.#rows++
-    this.#responseBytes += bytes
+    this.#records.rowReceived(bytes)
   }
 
   parseComplete(): void {
     const entry = this.#answered(PARSE)
-    if (entry?.text !== undefined) this.#names.prepared(entry.name, entry.text)
+    if (entry?.text !== undefined) this.#names.prepared(entry.name, entry.text, entry.bytes)
   }
 
   bindComplete(): void {
@@ -157,7 +167,7 @@ export class StatementTracker {
 
   /** `buffer[start, end)` holds the tag. */
   commandComplete(buffer: Buffer, start: number, end: number): void {
-    this.#complete(parseCommandTag(buffer, start, end, this.#copy))
+    this.#complete(parseCommandTag(buffer, start, end, this.#records.copy))
   }
 
   /** EmptyQueryResponse, PortalSuspended or FunctionCallResponse. */
@@ -166,13 +176,13 @@ export class StatementTracker {
   }
 
   copyInStarted(): void {
-    this.#copy = 'copy_in'
-    this.#headOf(EXECUTIONS)
-    this.#ignoreSync = !this.#queue.removeBehindHead(SYNC, COPY_END).met
+    if (this.#headOf(EXECUTIONS) === 0) return
+    this.#records.copy = 'copy_in'
+    this.#ignoredSyncs = this.#queue.dropBehindHead(SYNC, this.#queue.length)
   }
 
   copyOutStarted(): void {
-    this.#copy = 'copy_out'
+    this.#records.copy = 'copy_out'
   }
 
   /** True when the error belongs to a message that pgusher refused: the caller puts its own in the place. */
@@ -183,57 +193,60 @@ export class StatementTracker {
   error(sqlstate: string): void {
     const kind = this.#headOf(ANY)
     const entry = this.#queue.head()
+    if (kind === SYNC) this.#records.fail({ outcome: 'failure', sqlstate })
     if (kind === 0 || kind === SYNC) return
+    this.#strays = 0
     if (isExecution(kind) && entry !== undefined && !entry.failed) {
-      this.#emit(kind, entry, this.#statementOf(kind, entry), {
+      this.#records.add(kind, entry, this.#statementOf(kind, entry), {
         outcome: entry.refused ? 'denied' : 'failure',
         sqlstate,
       })
       entry.failed = true
     }
+    if (this.copyIn) this.#strays = this.#ignoredSyncs
     this.#endCopy()
-    if (kind === QUERY) this.#batchIndex++
-    if (kind !== QUERY && kind !== FUNCTION_CALL) this.#discardUpToSync(kind, entry, sqlstate)
+    if (kind === QUERY) this.#records.batchIndex++
+    if (kind === QUERY || kind === FUNCTION_CALL) return
+    const behind = this.#queue.kindBehindHead(COPY_END)
+    if (this.#strays > 0 && behind !== 0 && behind !== SYNC) this.ambiguous = true
+    else this.#discardUpToSync(kind, entry, sqlstate)
   }
 
   /** ReadyForQuery answers the oldest Query, Sync or FunctionCall; what stands before it got no answer of its own. */
   ready(status: number): void {
-    this.transaction = STATUS[status] ?? this.transaction
+    const records = this.#records
+    records.release()
+    records.transaction = STATUS[status] ?? records.transaction
     this.#endCopy()
+    if (this.#strays > 0 && this.#isStray()) this.#strays--
+    else this.#answerReady()
     // The Sync that ended it was taken for one that COPY ignores.
     if (this.#discarding) this.#endDiscarding()
-    while (this.#queue.length > 0) {
-      const kind = this.#queue.headKind()
-      const entry = this.#queue.head()
-      if (isExecution(kind)) {
-        if (entry?.recorded === false) this.#emitUnknown(kind, entry, 'no_outcome')
-        this.running--
-      }
-      this.#queue.shift()
-      if (kind === QUERY || kind === SYNC || kind === FUNCTION_CALL) break
-    }
-    this.#batchIndex = 0
-    this.#rows = 0
-    this.#responseBytes = 0
-    if (this.transaction === 'idle') this.#names.transactionEnded()
+    records.nextQuery()
+    if (records.transaction === 'idle') this.#names.transactionEnded()
   }
 
   /** The connection is over: what has no outcome is recorded as such. */
   finish(errorType: string): void {
+    // Without ReadyForQuery nobody knows of the commit.
+    if (this.transaction === 'idle') this.#records.fail({ outcome: 'unknown', errorType })
+    this.#records.release()
     for (; this.#queue.length > 0; this.#queue.shift()) {
       const kind = this.#queue.headKind()
       const entry = this.#queue.head()
-      // Of a Query some statements may have been answered; without rows of a next one nobody knows of more.
-      const over = entry?.failed || (entry?.recorded && this.#rows === 0 && this.#copy === undefined)
-      if (isExecution(kind) && entry !== undefined && !over) this.#emitUnknown(kind, entry, errorType)
-      this.#batchIndex = 0
+      this.#nameTentatively(kind, entry)
+      // Of a Query with more statements than were answered the next one may have run.
+      const over = entry?.failed || (entry?.recorded && !(kind === QUERY && mayHoldMore(entry.text)))
+      if (isExecution(kind) && entry !== undefined && !over) this.#addUnknown(kind, entry, errorType)
+      this.#records.batchIndex = 0
     }
     this.#endDiscarding()
+    this.#names.sessionEnded()
     this.running = 0
   }
 
   #pending(text: StatementText | undefined, name: string, portal: string, bytes: number): Pending {
-    return pendingOf(text, name, portal, bytes, this.now)
+    return pendingOf(text, name, portal, bytes, this.#records.now)
   }
 
   #send(kind: number, entry: Pending | undefined): void {
@@ -255,12 +268,34 @@ export class StatementTracker {
     return kinds.includes(kind) ? kind : 0
   }
 
+  /** Takes the head off if it is of this kind. */
   #answered(kind: number): Pending | undefined {
     while (this.#queue.headKind() === COPY_END) this.#queue.shift()
     if (this.#queue.headKind() !== kind) return undefined
+    this.#records.release()
+    this.#strays = 0
     const entry = this.#queue.head()
     this.#queue.shift()
     return entry
+  }
+
+  /** Nothing of the head was answered yet, so a ReadyForQuery cannot be its own. */
+  #isStray(): boolean {
+    const kind = this.#headOf(ANY)
+    return kind !== 0 && kind !== SYNC && this.#queue.head()?.recorded !== true
+  }
+
+  #answerReady(): void {
+    while (this.#queue.length > 0) {
+      const kind = this.#queue.headKind()
+      const entry = this.#queue.head()
+      if (isExecution(kind)) {
+        if (entry?.recorded === false) this.#addUnknown(kind, entry, 'no_outcome')
+        this.running--
+      }
+      this.#queue.shift()
+      if (kind === QUERY || kind === SYNC || kind === FUNCTION_CALL) return
+    }
   }
 
   /** What an entry executes, by the names that PostgreSQL has committed. */
@@ -275,20 +310,27 @@ export class StatementTracker {
     const kind = this.#headOf(EXECUTIONS)
     const entry = this.#queue.head()
     if (kind === 0 || entry === undefined) return
+    const records = this.#records
+    this.#strays = 0
     const statement = this.#statementOf(kind, entry)
-    this.#emit(kind, entry, statement, { outcome: 'success', tag })
+    const end: Ending = { outcome: 'success', tag }
+    const behind = this.#queue.kindBehindHead(COPY_END)
+    if (kind === EXECUTE && (behind === SYNC || behind === 0)) records.hold(kind, entry, statement, end)
+    else records.add(kind, entry, statement, end)
     if (tag?.names !== undefined)
-      this.#names.followSql(tag.names, statement.text, kind === QUERY ? this.#batchIndex : 0)
+      this.#names.followSql(tag.names, statement.text, kind === QUERY ? records.batchIndex : 0)
+    // The CopyDone that ended it; the next COPY of the same Query waits for its own.
+    if (this.copyIn) this.#queue.dropBehindHead(COPY_END, 1)
     this.#endCopy()
-    if (kind === QUERY) this.#batchIndex++
+    if (kind === QUERY) records.batchIndex++
     if (kind !== EXECUTE) return
     this.running--
     this.#queue.shift()
   }
 
   #endCopy(): void {
-    this.#copy = undefined
-    this.#ignoreSync = false
+    this.#records.copy = undefined
+    this.#ignoredSyncs = 0
   }
 
   /** @param kind, entry of the message that failed */
@@ -320,7 +362,7 @@ export class StatementTracker {
     this.#unclaimed = undefined
     if (entry === undefined || (kind !== PARSE && kind !== BIND)) return
     const errorType = kind === PARSE ? 'parse_failed' : 'bind_failed'
-    this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'failure', sqlstate, errorType })
+    this.#records.add(kind, entry, this.#statementOf(kind, entry), { outcome: 'failure', sqlstate, errorType })
   }
 
   /**
@@ -329,8 +371,7 @@ export class StatementTracker {
    */
   #discard(kind: number, entry: Pending | undefined): void {
     if (entry === undefined) return
-    if (kind === PARSE) this.#names.preparedTentatively(entry.name, entry.text ?? NO_TEXT)
-    else if (kind === BIND) this.#names.boundTentatively(entry.portal, entry.name, entry.bytes)
+    this.#nameTentatively(kind, entry)
     if (!isExecution(kind)) return
     const statement = this.#statementOf(kind, entry)
     const failed = this.#unclaimed
@@ -338,7 +379,13 @@ export class StatementTracker {
     const end = carries ? { sqlstate: failed.sqlstate } : { errorType: 'not_executed' }
     if (carries) this.#unclaimed = undefined
     else this.#recordUnclaimed()
-    this.#emit(kind, entry, statement, { outcome: 'failure', ...end })
+    this.#records.add(kind, entry, statement, { outcome: 'failure', ...end })
+  }
+
+  /** What is not known to be committed still says what the Executes behind it meant. */
+  #nameTentatively(kind: number, entry: Pending | undefined): void {
+    if (kind === PARSE && entry !== undefined) this.#names.preparedTentatively(entry.name, entry.text ?? NO_TEXT)
+    if (kind === BIND && entry !== undefined) this.#names.boundTentatively(entry.portal, entry.name, entry.bytes)
   }
 
   /** Describe and Close name nothing to compare with: the first Execute behind them carries their error. */
@@ -347,43 +394,7 @@ export class StatementTracker {
     return this.#statementOf(kind, entry).text === statement.text
   }
 
-  #emitUnknown(kind: number, entry: Pending, errorType: string): void {
-    this.#emit(kind, entry, this.#statementOf(kind, entry), { outcome: 'unknown', errorType })
-  }
-
-  #emit(kind: number, entry: Pending, { text, statement, bindBytes }: NamedStatement, end: Ending): void {
-    const { totals } = this
-    const returnedRows = end.tag?.returnedRows ?? this.#rows
-    entry.recorded = true
-    totals.statements++
-    if (end.outcome !== 'success') totals.errors++
-    totals.rows += returnedRows
-    if (end.tag?.ddl === true) totals.ddl++
-    this.#onStatement({
-      text: text.text,
-      textBytes: text.bytes,
-      textSha256: text.sha256,
-      truncated: text.truncated,
-      protocol: this.#copy ?? (kind === QUERY ? 'simple' : kind === FUNCTION_CALL ? 'function' : 'extended'),
-      statementName: statement,
-      batchIndex: kind === QUERY ? this.#batchIndex : 0,
-      inBatch: kind === QUERY && (this.#batchIndex > 0 || hasInnerSemicolon(text.text)),
-      tx: this.transaction,
-      startedAt: Math.max(entry.sentAt, this.#lastEnd),
-      endedAt: this.now,
-      returnedRows,
-      affectedRows: end.tag?.affectedRows,
-      requestBytes: entry.bytes + bindBytes + this.#copyBytes,
-      responseBytes: this.#responseBytes,
-      outcome: end.outcome,
-      sqlstate: end.sqlstate,
-      errorType: end.errorType,
-      functionOid: kind === FUNCTION_CALL ? entry.oid : undefined,
-      parameters: entry.parameters,
-    })
-    this.#lastEnd = this.now
-    this.#rows = 0
-    this.#responseBytes = 0
-    this.#copyBytes = 0
+  #addUnknown(kind: number, entry: Pending, errorType: string): void {
+    this.#records.add(kind, entry, this.#statementOf(kind, entry), { outcome: 'unknown', errorType })
   }
 }

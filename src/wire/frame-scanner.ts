@@ -37,7 +37,10 @@ export interface FrameScanner {
    * @returns false when stopped, by the handler or by a length that cannot be (then `violation` says why); later calls do nothing.
    */
   scan(chunk: Buffer, release: (bytes: Buffer) => void): boolean
-  /** True when the released bytes end at the end of a message. */
+  /**
+   * True when the released bytes end at the end of a message. False for good once it was stopped in the middle of one: whatever
+   * were written then would be read as the rest of it.
+   */
   readonly atBoundary: boolean
   readonly violation: string | undefined
 }
@@ -56,6 +59,8 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
   let collecting: Buffer | undefined
   let collected = 0
   let stopped = false
+  /** Stopped in a message of which a part is released. */
+  let torn = false
   let violation: string | undefined
 
   /** Takes up a message that began in an earlier chunk. Returns where the next message starts, or -1 when stopped. */
@@ -123,7 +128,10 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
     let from = 0
     if (skip > 0 || collecting !== undefined) {
       position = resume(chunk)
-      if (position < 0) return stopAt(chunk, 0, 0, release)
+      if (position < 0) {
+        torn = true
+        return stopAt(chunk, 0, 0, release)
+      }
       if (dropping) {
         from = position
         if (skip === 0 && collecting === undefined) handler.onDropped(type)
@@ -154,7 +162,7 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
   return {
     scan,
     get atBoundary() {
-      return skip === 0 && collecting === undefined
+      return skip === 0 && collecting === undefined && !torn
     },
     get violation() {
       return violation

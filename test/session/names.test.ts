@@ -49,7 +49,7 @@ test('an identifier of SQL names what the protocol calls by the same name', () =
       const names = createNameMap()
       names.addFromSql(textOf(`PREPARE ${sql} AS SELECT 1`), 'prepare')
       expect(names.get(name)?.text.text).toBe(`PREPARE ${sql} AS SELECT 1`)
-      names.removeFromSql(textOf(`DEALLOCATE PREPARE ${sql}`))
+      names.removeFromSql(textOf(`DEALLOCATE PREPARE ${sql}`), 'deallocate')
       expect(names.get(name)).toBeUndefined()
     }),
   )
@@ -81,6 +81,6 @@ test.each([
   names.addFromSql(textOf(sql), 'prepare')
   expect(names.get('s')).toBeUndefined()
   names.set('s', { text: textOf('select 1'), statement: 's', bindBytes: 0 })
-  names.removeFromSql(textOf(sql.replace('prepare', 'deallocate')))
+  names.removeFromSql(textOf(sql.replace('prepare', 'deallocate')), 'deallocate')
   expect(names.get('s')).toBeUndefined()
 })

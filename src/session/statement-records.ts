@@ -1,0 +1,141 @@
+/** Makes the records of a session's executions: counts what each sent and received, and keeps the totals. */
+import type { StatementRecord } from '../audit/recorder.ts'
+import { FUNCTION_CALL, QUERY } from './answer-queue.ts'
+import type { NamedStatement } from './name-map.ts'
+import { type Ending, hasInnerSemicolon, type Pending } from './pending.ts'
+
+export type TransactionStatus = StatementRecord['tx']
+
+export interface SessionTotals {
+  statements: number
+  errors: number
+  rows: number
+  ddl: number
+}
+
+export class StatementRecords {
+  readonly totals: SessionTotals = { statements: 0, errors: 0, rows: 0, ddl: 0 }
+  /** `performance.now()` of the chunk at hand. */
+  now = performance.now()
+  transaction: TransactionStatus = 'idle'
+  /** The COPY that runs. */
+  copy: 'copy_in' | 'copy_out' | undefined
+  /** Position of the statement at hand in its Query. */
+  batchIndex = 0
+  /** Rows since the last record. */
+  rows = 0
+
+  readonly #onStatement: (record: StatementRecord) => void
+  #responseBytes = 0
+  #copyBytes = 0
+  #lastEnd = 0
+  #held: StatementRecord | undefined
+
+  /** @param onStatement is called once for each record, in the order of their ends */
+  constructor(onStatement: (record: StatementRecord) => void) {
+    this.#onStatement = onStatement
+  }
+
+  received(bytes: number): void {
+    this.#responseBytes += bytes
+  }
+
+  rowReceived(bytes: number): void {
+    this.rows++
+    this.#responseBytes += bytes
+  }
+
+  copyData(bytes: number): void {
+    this.#copyBytes += bytes
+  }
+
+  /** ReadyForQuery: the next Query begins to count. */
+  nextQuery(): void {
+    this.batchIndex = 0
+    this.rows = 0
+    this.#responseBytes = 0
+  }
+
+  add(kind: number, entry: Pending, statement: NamedStatement, end: Ending): void {
+    this.release()
+    this.#tell(this.#make(kind, entry, statement, end))
+  }
+
+  /** As `add`, for the last execution before a Sync, whose commit can still fail: kept until `release` or `commitFailed`. */
+  hold(kind: number, entry: Pending, statement: NamedStatement, end: Ending): void {
+    this.release()
+    this.#held = this.#make(kind, entry, statement, end)
+  }
+
+  /** What was held is as it was. */
+  release(): void {
+    const held = this.#held
+    if (held === undefined) return
+    this.#held = undefined
+    this.#tell(held)
+  }
+
+  /** The implicit transaction of what was held came to nothing, or to nothing that anybody was told. */
+  fail(end: Pick<Ending, 'outcome' | 'sqlstate' | 'errorType'>): void {
+    if (this.#held === undefined) return
+    const { outcome, sqlstate, errorType } = end
+    this.#held = { ...this.#held, outcome, sqlstate, errorType, endedAt: this.now }
+    this.release()
+  }
+
+  /** A text that goes without an execution of its own. It takes no part in what the execution at hand counts. */
+  addUnexecuted({ text, statement, bindBytes }: NamedStatement, errorType: string): void {
+    this.release()
+    text.recorded = true
+    this.#tell({
+      ...{ text: text.text, textBytes: text.bytes, textSha256: text.sha256, truncated: text.truncated },
+      ...{ protocol: 'extended', statementName: statement, batchIndex: 0, inBatch: false, tx: this.transaction },
+      ...{ startedAt: this.now, endedAt: this.now, returnedRows: 0, affectedRows: undefined },
+      ...{ requestBytes: bindBytes, responseBytes: 0, outcome: 'unknown', sqlstate: undefined, errorType },
+      ...{ functionOid: undefined, parameters: undefined },
+    })
+  }
+
+  #make(kind: number, entry: Pending, named: NamedStatement, end: Ending): StatementRecord {
+    const { text, statement, bindBytes } = named
+    entry.recorded = true
+    text.recorded = true
+    named.executed = true
+    if (end.tag?.ddl === true) this.totals.ddl++
+    const record: StatementRecord = {
+      text: text.text,
+      textBytes: text.bytes,
+      textSha256: text.sha256,
+      truncated: text.truncated,
+      protocol: this.copy ?? (kind === QUERY ? 'simple' : kind === FUNCTION_CALL ? 'function' : 'extended'),
+      statementName: statement,
+      batchIndex: kind === QUERY ? this.batchIndex : 0,
+      inBatch: kind === QUERY && (this.batchIndex > 0 || hasInnerSemicolon(text.text)),
+      tx: this.transaction,
+      startedAt: Math.max(entry.sentAt, this.#lastEnd),
+      endedAt: this.now,
+      returnedRows: end.tag?.returnedRows ?? this.rows,
+      affectedRows: end.tag?.affectedRows,
+      requestBytes: entry.bytes + bindBytes + this.#copyBytes,
+      responseBytes: this.#responseBytes,
+      outcome: end.outcome,
+      sqlstate: end.sqlstate,
+      errorType: end.errorType,
+      functionOid: kind === FUNCTION_CALL ? entry.oid : undefined,
+      parameters: entry.parameters,
+    }
+    this.#lastEnd = this.now
+    this.rows = 0
+    this.#responseBytes = 0
+    this.#copyBytes = 0
+    return record
+  }
+
+  #tell(record: StatementRecord): void {
+    const { totals } = this
+    totals.statements++
+    if (record.outcome !== 'success') totals.errors++
+    totals.rows += record.returnedRows
+    this.#onStatement(record)
+  }
+}
