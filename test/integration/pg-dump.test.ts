@@ -1,9 +1,36 @@
-/** `pg_dump | psql` through pgusher both ways, on the PostgreSQL that this pg_dump is made for. */
+/**
+ * Whole tables and databases out of one session and into another: by COPY everywhere, by `pg_dump | psql` where Debian's server is
+ * installed.
+ */
+import { pipeline } from 'node:stream/promises'
+import { from as copyFrom, to as copyTo } from 'pg-copy-streams'
 import { expect, test } from 'vitest'
 import { jobEnvironment, output } from '../support/commands.ts'
 import { databaseEntry, RULES, startStage } from '../support/pgusher.ts'
 import { postgresVersions, setupShop, urlFor, withClient } from '../support/postgres.ts'
 import { endOf, statementsOf } from '../support/statement-events.ts'
+
+test('a table of 10 MB from one session into another by COPY in binary, byte for byte', async () => {
+  await using stage = await startStage()
+  const token = await stage.token()
+  const columns = `g, repeat(md5(g::text), 30), decode(md5(g::text), 'hex'), g / 7.0, NULL::text`
+  const digest = `select count(*)::int as n, md5(string_agg(t::text, '|' order by g)) as md5 from`
+  await stage.session({ token }, (from) =>
+    stage.session({ token }, async (to) => {
+      await to.query(`create temp table t as select ${columns} from generate_series(1, 0) g`)
+      const out = from.query(
+        copyTo(`copy (select ${columns} from generate_series(1, 10000) g) to stdout (format binary)`),
+      )
+      await pipeline(out, to.query(copyFrom('copy t from stdin (format binary)')))
+      const [expected, got] = await Promise.all([
+        from.query(`${digest} (select ${columns} from generate_series(1, 10000) g) t`),
+        to.query(`${digest} t`),
+      ])
+      expect(got.rows).toEqual(expected.rows)
+      expect(got.rows[0].n).toBe(10_000)
+    }),
+  )
+})
 
 /** pg_dump refuses a server newer than itself, so it is that of the installed server's package. */
 const installed = postgresVersions().filter(({ version }) => version < 18)

@@ -4,19 +4,34 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { available, jobEnvironment, output, start } from '../support/commands.ts'
 import { type Stage, type StageEvent, startStage } from '../support/pgusher.ts'
-import { eventually } from '../support/postgres.ts'
+import { eventually, withClient } from '../support/postgres.ts'
 import { endOf, statementsOf } from '../support/statement-events.ts'
+
+/** A run of its own for each session, by which it is found. */
+const runOf = (event: StageEvent) =>
+  (event['cicd'] as { pipeline?: { run?: { id?: string } } } | undefined)?.pipeline?.run?.id
+
+let stage: Stage
+beforeAll(async () => {
+  stage = await startStage()
+})
+afterAll(() => stage.close())
+
+test('a token stands in DATABASE_URL as it was issued', async () => {
+  const token = await stage.token()
+  expect(encodeURIComponent(token)).toBe(token)
+  const url = `postgres://shop_migrator:${token}@127.0.0.1:${stage.port}/shop-prod?sslmode=verify-full&sslrootcert=${stage.caFile}`
+  await withClient(url, async (client) => {
+    expect((await client.query('select current_user')).rows).toEqual([{ current_user: 'shop_migrator' }])
+  })
+  // The variable's last line feed, as `echo` and files of secrets leave it.
+  const withNewline = { ...stage.client({ token: `${token}\n` }) }
+  await withClient(withNewline, async (client) => expect((await client.query('select 1')).rowCount).toBe(1))
+})
 
 if (await available('psql')) {
   describe('psql', () => {
-    let stage: Stage
-    beforeAll(async () => {
-      stage = await startStage()
-    })
-    afterAll(() => stage.close())
-
     let runs = 0
-    /** A run of its own, by which its session is found. */
     async function job() {
       const run = `psql-${runs++}`
       const env = jobEnvironment(stage, { token: await stage.token('github', { run_id: run }) })
@@ -27,9 +42,6 @@ if (await available('psql')) {
       const psql = (...options: string[]) => ['psql', '-X', '-w', '-v', 'ON_ERROR_STOP=1', ...options]
       return { env, psql, statements: async () => statementsOf(stage, await portOf()), port: portOf }
     }
-    const runOf = (event: StageEvent) =>
-      (event['cicd'] as { pipeline?: { run?: { id?: string } } } | undefined)?.pipeline?.run?.id
-
     test('shows the minted login and the group role, and describes tables', async () => {
       const { env, psql, statements } = await job()
       const told = await output(psql('-At', '-c', 'select session_user, current_user', '-c', '\\d public.orders'), env)
