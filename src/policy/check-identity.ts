@@ -43,6 +43,11 @@ function positiveClaims(issuer: IssuerConfig, rule: RuleConfig): Set<string> {
   return new Set([...Object.keys(issuer.require), ...positive.map(([claim]) => claim)])
 }
 
+/** `refs/heads/*` is every branch, also one that was pushed for the purpose. */
+function takesAny(condition: ConditionConfig | undefined): boolean {
+  return typeof condition === 'object' && 'glob' in condition && /(?:^|[/:])\*$/.test(condition.glob)
+}
+
 function exactClaims(issuer: IssuerConfig, rule: RuleConfig): Set<string> {
   const exact = (condition: ConditionConfig): boolean => typeof condition === 'string' || 'in' in condition
   const fromRule = Object.entries(rule.match).filter(([, condition]) => exact(condition))
@@ -83,7 +88,7 @@ export function checkIdentity(report: Report, at: Path, issuer: IssuerConfig, ru
       'key',
     )
   } else warnAboutNames(report, place, preset, named)
-  checkCompanions(report, place, preset, positiveClaims(issuer, rule))
+  checkCompanions(report, place, preset, positiveClaims(issuer, rule), rule)
 }
 
 function identifyingClaims(preset: Preset, issuer: IssuerConfig): string[] {
@@ -118,9 +123,16 @@ function warnAboutNames(report: Report, place: Path, preset: Preset, named: read
   )
 }
 
-function checkCompanions(report: Report, place: Path, preset: Preset, positive: ReadonlySet<string>): void {
+function checkCompanions(
+  report: Report,
+  place: Path,
+  preset: Preset,
+  positive: ReadonlySet<string>,
+  { match }: RuleConfig,
+): void {
   for (const { preset: name, claim, needs, level, why, hint } of COMPANIONS) {
-    if (preset.name !== name || !positive.has(claim) || needs.some((one) => positive.has(one))) continue
-    report[level]([...place, claim], `${claim} without ${needs[0]}: ${why}`, hint, 'key')
+    if (preset.name !== name || !positive.has(claim)) continue
+    if (needs.some((one) => positive.has(one) && !takesAny(match[one]))) continue
+    report[level]([...place, claim], `${claim} without ${needs[0]}, or with any: ${why}`, hint, 'key')
   }
 }

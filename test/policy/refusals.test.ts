@@ -59,7 +59,12 @@ test.each([
   [
     'an environment without a ref',
     rule('match: { repository_id: "1", environment: production }'),
-    /environment without ref: GitHub creates an environment/,
+    /environment without ref, or with any: GitHub creates an environment/,
+  ],
+  [
+    'an environment with any ref',
+    rule('match: { repository_id: "1", environment: { glob: prod/* }, ref: { glob: refs/heads/* } }'),
+    /environment without ref, or with any/,
   ],
   ['the role ci', rule(OWN, 'allow: { database: shop, role: ci }'), /the role name "ci" is reserved/],
   [
