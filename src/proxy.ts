@@ -1,5 +1,5 @@
 /** The composition root: opens what the configuration names, joins it, and takes it down again in the opposite order. */
-import { randomInt } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { createServer, type Server, type Socket } from 'node:net'
 import { hostname } from 'node:os'
 import { openRecorder } from './audit/open.ts'
@@ -36,6 +36,7 @@ export interface Proxy {
   readonly httpAddress: ListenAddress
   /** Reads configuration, policy and certificates again. False: something in them is wrong, and nothing has changed. */
   reload(): Promise<boolean>
+  /** Begins a new audit file; where that fails, the log says so. */
   rotateAudit(): Promise<void>
   /** Stops listening, lets statements finish, takes the credentials back. False where something could not be taken back. */
   shutdown(): Promise<boolean>
@@ -55,7 +56,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
   for (const warning of first.warnings) log.warn({ file: warning.file, line: warning.line }, warning.message)
 
   const instance = config.instance ?? hostname()
-  const boot = randomInt(1, 0x7fffffff)
+  const boot = randomUUID()
   await using stack = new AsyncDisposableStack()
   const recorder = await openRecorder(config.audit, {
     instance,
@@ -79,7 +80,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
   }))
   const credentials = createCredentials({
     targets: () => snapshot.targets,
-    instance: { name: instance, boot: String(boot) },
+    instance: { name: instance, boot },
     recorder,
     metrics,
     log,
@@ -118,6 +119,10 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
 
   async function reload(): Promise<boolean> {
     const next = await build(snapshot)
+    if (draining) {
+      if (next.ok) next.snapshot.verifier.close()
+      return false
+    }
     if (!next.ok) {
       metrics.policyReload('failure')
       recorder.event(policyRejected(snapshot.policy, next.diagnostics))
@@ -155,9 +160,26 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     return clean
   }
 
-  return {
-    ok: true,
-    proxy: { address, httpAddress: http.address, reload, rotateAudit: () => recorder.rotate(), shutdown },
+  // Two reloads at a time could end with the older file in force.
+  const reloadInTurn = oneAtATime(() => reload().catch(logged(log, 'the configuration was not reloaded', false)))
+  const rotateAudit = () => recorder.rotate().catch(logged(log, 'the audit file was not rotated', undefined))
+  return { ok: true, proxy: { address, httpAddress: http.address, reload: reloadInTurn, rotateAudit, shutdown } }
+}
+
+/** What a signal asks for may fail, and costs no session. */
+function logged<T>(log: Logger, text: string, result: T): (err: unknown) => T {
+  return (err) => {
+    log.error({ err }, text)
+    return result
+  }
+}
+
+function oneAtATime<T>(work: () => Promise<T>): () => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve()
+  return () => {
+    const next = last.then(work)
+    last = next
+    return next
   }
 }
 
