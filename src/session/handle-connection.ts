@@ -149,10 +149,9 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
       cancel,
     })
   } catch (thrown) {
-    if (thrown instanceof ConnectionClosedError) return recordLostConnection(proxy, identity, stage, thrown)
-    const error = deadline.signal.aborted
-      ? afterDeadline(stage, config.listen.handshake_timeout, thrown)
-      : asAccessError(thrown)
+    const late = deadline.signal.aborted ? config.listen.handshake_timeout : undefined
+    if (thrown instanceof ConnectionClosedError) return recordLostConnection(proxy, identity, stage, thrown, late)
+    const error = late === undefined ? asAccessError(thrown) : afterDeadline(stage, late, thrown)
     const denialId = newDenialId()
     recordDenial(proxy, identity, error, stage, denialId)
     await refuse(error, denialId)

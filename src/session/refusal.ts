@@ -45,23 +45,30 @@ export function recordDenial(
 /**
  * A client that went away before it was a session. One that never sent a byte is a port check and leaves a metric only; libpq
  * goes away when it is asked for a password that it does not have.
+ * @param deadline milliseconds, where it was we who hung up because it kept silent
  */
 export function recordLostConnection(
   proxy: ProxyContext,
   identity: SessionIdentity,
   stage: Stage,
   lost: ConnectionClosedError,
+  deadline: number | undefined,
 ): void {
   if (stage === 'handshake' && !lost.partial) {
     proxy.metrics.sessionEnded('failure', 'no_startup')
     return
   }
+  const late = deadline === undefined ? undefined : silentUntil(deadline)
   const error =
     stage === 'authenticate' && !lost.partial
-      ? new AccessError('token_missing', 'the client went away when it was asked for its token')
-      : new AccessError('protocol_violation', lost.message)
+      ? new AccessError('token_missing', late ?? 'the client went away when it was asked for its token')
+      : new AccessError('protocol_violation', late ?? lost.message)
   proxy.metrics.denial(error.code)
   proxy.recorder.event(denialEvent(error, stage, undefined), identity)
+}
+
+function silentUntil(deadline: number): string {
+  return `the client did not go on with its login within ${deadline / 1000} s (handshake_timeout)`
 }
 
 const LATE: Readonly<Partial<Record<Stage, DenialCode>>> = {
@@ -73,6 +80,8 @@ const LATE: Readonly<Partial<Record<Stage, DenialCode>>> = {
 /** What a failure means once the deadline of the login has passed. @param timeout milliseconds */
 export function afterDeadline(stage: Stage, timeout: number, thrown: unknown): AccessError {
   const error = asAccessError(thrown)
+  // The TLS handshake failed because we hung up, and not the other way round.
+  if (stage === 'handshake') return new AccessError('protocol_violation', silentUntil(timeout), { cause: error })
   const code = LATE[stage]
   if (code === undefined) return error
   return new AccessError(code, `the login took longer than ${timeout / 1000} s: it got as far as "${stage}"`, {

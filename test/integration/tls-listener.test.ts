@@ -248,6 +248,10 @@ describe('invariant 8: handshakes that stall', () => {
       return events.length >= 125 && events
     })
     expect(denied).toHaveLength(125)
+    const reasons = denied.map(({ pgusher }) => (pgusher['decision'] as { message: string }).message)
+    expect(new Set(reasons)).toEqual(
+      new Set(['the client did not go on with its login within 3 s (handshake_timeout)']),
+    )
   }, 20_000)
 })
 
