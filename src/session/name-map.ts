@@ -36,6 +36,7 @@ export interface NameMap {
   set(name: string, statement: NamedStatement): void
   delete(name: string): void
   clear(): void
+  all(): Iterable<[name: string, statement: NamedStatement]>
   /** PREPARE or DECLARE by SQL. All names are forgotten where the text does not tell for certain which one it is. */
   addFromSql(text: StatementText | undefined, verb: 'prepare' | 'declare'): void
   /** DEALLOCATE or CLOSE by SQL; as `addFromSql`. */
@@ -104,6 +105,7 @@ export function createNameMap(onForget: (name: string, statement: NamedStatement
     set,
     delete: (name) => remove(name.slice(0, MAX_NAME)),
     clear,
+    all: () => names,
     addFromSql(text, verb) {
       const name = sqlName(text?.text, verb)
       if (text === undefined || name === undefined) clear()

@@ -23,13 +23,6 @@ export interface Pending {
   failed: boolean
 }
 
-/** A message before an Execute that met an error. */
-export interface Unclaimed {
-  kind: number
-  entry: Pending | undefined
-  sqlstate: string
-}
-
 /** How an execution ended. */
 export interface Ending {
   outcome: StatementRecord['outcome']

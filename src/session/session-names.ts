@@ -2,8 +2,11 @@
  * The names of one session's prepared statements and portals: those that PostgreSQL has committed, and, after an error, those of
  * the discarded part of a pipeline, which label its records and are then forgotten.
  */
+
+import { BIND, EXECUTE, PARSE, QUERY } from './answer-queue.ts'
 import type { CommandTag } from './command-tag.ts'
-import { createNameMap, type NamedStatement, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
+import { createNameMap, type NamedStatement, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
+import type { Pending } from './pending.ts'
 
 /**
  * A statement or portal that goes without an Execute. `prepared_only`: SQL's EXECUTE can have run it, and shows its name alone.
@@ -11,16 +14,27 @@ import { createNameMap, type NamedStatement, type StatementText, UNKNOWN_STATEME
  */
 export type Unexecuted = 'prepared_only' | 'bound_only'
 
+/** EXECUTE, EXPLAIN ANALYZE EXECUTE, CREATE TABLE … AS EXECUTE. What hides it otherwise is told of in the end. */
+const MAY_EXECUTE = /^\s*(?:execute|explain|create)\b/i
+
+/** SQL cannot name the unnamed statement. */
+function isUntold(name: string, { text }: NamedStatement): boolean {
+  return name !== '' && text.recorded !== true
+}
+
 export class SessionNames {
   readonly #statements
   readonly #portals
+  readonly #onUnexecuted: (statement: NamedStatement, what: Unexecuted) => void
+  /** Something was prepared by name since `#recordPrepared`. */
+  #untold = false
   #tentative: { statements: ReturnType<typeof createNameMap>; portals: ReturnType<typeof createNameMap> } | undefined
 
   /** @param onUnexecuted is told of a text that goes, or is cut, before it stands in a record */
   constructor(onUnexecuted: (statement: NamedStatement, what: Unexecuted) => void) {
+    this.#onUnexecuted = onUnexecuted
     this.#statements = createNameMap((name, statement) => {
-      // SQL cannot name the unnamed statement.
-      if (name !== '' && statement.text.recorded !== true) onUnexecuted(statement, 'prepared_only')
+      if (isUntold(name, statement)) onUnexecuted(statement, 'prepared_only')
     })
     this.#portals = createNameMap((_name, statement) => {
       if (statement.executed !== true) onUnexecuted(statement, 'bound_only')
@@ -29,10 +43,20 @@ export class SessionNames {
 
   prepared(name: string, text: StatementText, bytes: number): void {
     this.#statements.set(name, { text, statement: name, bindBytes: bytes })
+    if (name !== '') this.#untold = true
+  }
+
+  /** SQL that may run what the protocol prepared: the record of the text does not wait for the end of the session then. */
+  #recordPrepared(sql: string | undefined): void {
+    if (!this.#untold || sql === undefined || !MAY_EXECUTE.test(sql)) return
+    this.#untold = false
+    for (const [name, statement] of this.#statements.all()) {
+      if (isUntold(name, statement)) this.#onUnexecuted(statement, 'prepared_only')
+    }
   }
 
   bound(portal: string, statement: string, bytes: number): void {
-    this.#portals.set(portal, this.bindOf(statement, bytes))
+    this.#portals.set(portal, this.#bindOf(statement, bytes))
   }
 
   statementClosed(name: string): void {
@@ -53,25 +77,29 @@ export class SessionNames {
     this.#statements.clear()
   }
 
-  preparedTentatively(name: string, text: StatementText): void {
-    this.#tentatively().statements.set(name, { text, statement: name, bindBytes: 0 })
-  }
-
-  boundTentatively(portal: string, statement: string, bytes: number): void {
-    this.#tentatively().portals.set(portal, this.bindOf(statement, bytes))
+  /** A Parse or Bind that is not, or not known to be, committed still says what the Executes behind it meant. */
+  nameTentatively(kind: number, entry: Pending | undefined): void {
+    if (entry === undefined || (kind !== PARSE && kind !== BIND)) return
+    this.#tentative ??= { statements: createNameMap(), portals: createNameMap() }
+    const { name, portal, text = NO_TEXT, bytes } = entry
+    if (kind === PARSE) this.#tentative.statements.set(name, { text, statement: name, bindBytes: bytes })
+    else this.#tentative.portals.set(portal, this.#bindOf(name, bytes))
   }
 
   forgetTentative(): void {
     this.#tentative = undefined
   }
 
-  /** What an Execute of this portal runs. */
-  portal(name: string): NamedStatement {
-    return this.#tentative?.portals.get(name) ?? this.#portals.get(name) ?? UNKNOWN_STATEMENT
+  /** What an entry executes, by the names that PostgreSQL has committed. */
+  statementOf(kind: number, { text, name, portal, bytes }: Pending): NamedStatement {
+    if (kind === EXECUTE) return this.#tentative?.portals.get(portal) ?? this.#portals.get(portal) ?? UNKNOWN_STATEMENT
+    if (kind === BIND) return this.#bindOf(name, bytes)
+    if (kind === QUERY) this.#recordPrepared(text?.text)
+    return text === undefined ? UNKNOWN_STATEMENT : { text, statement: name, bindBytes: 0 }
   }
 
   /** What a Bind makes of a prepared statement. */
-  bindOf(name: string, bytes: number): NamedStatement {
+  #bindOf(name: string, bytes: number): NamedStatement {
     const { text } = this.#tentative?.statements.get(name) ?? this.#statements.get(name) ?? UNKNOWN_STATEMENT
     return { text, statement: name, bindBytes: bytes }
   }
@@ -89,10 +117,5 @@ export class SessionNames {
     else if (names === 'declare') this.#portals.addFromSql(text, 'declare')
     else if (names === 'close') this.#portals.removeFromSql(text, 'close')
     else this.#statements.removeFromSql(text, 'deallocate')
-  }
-
-  #tentatively() {
-    this.#tentative ??= { statements: createNameMap(), portals: createNameMap() }
-    return this.#tentative
   }
 }

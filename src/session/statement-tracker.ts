@@ -25,8 +25,9 @@ import {
   SYNC,
 } from './answer-queue.ts'
 import { type CommandTag, parseCommandTag } from './command-tag.ts'
-import { type NamedStatement, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
-import { type Ending, isExecution, mayHoldMore, type Pending, pendingOf, type Unclaimed, weightOf } from './pending.ts'
+import { DiscardedPipeline } from './discarded-pipeline.ts'
+import { NO_TEXT, type StatementText } from './name-map.ts'
+import { type Ending, isExecution, mayHoldMore, type Pending, pendingOf, weightOf } from './pending.ts'
 import { SessionNames } from './session-names.ts'
 import { type SessionTotals, StatementRecords, type TransactionStatus } from './statement-records.ts'
 
@@ -46,10 +47,7 @@ export class StatementTracker {
   readonly #records: StatementRecords
   readonly #queue = createAnswerQueue<Pending>(weightOf)
   readonly #names: SessionNames
-  /** After an error in the extended protocol the backend reads and throws away what comes, until Sync. */
-  #discarding = false
-  /** What failed before an Execute, until an execution of the discarded part carries its error, or Sync. */
-  #unclaimed: Unclaimed | undefined
+  readonly #discarded: DiscardedPipeline
   /** Syncs that the COPY at hand ignores. */
   #ignoredSyncs = 0
   #strays = 0
@@ -58,6 +56,7 @@ export class StatementTracker {
   constructor(onStatement: (record: StatementRecord) => void) {
     this.#records = new StatementRecords(onStatement)
     this.#names = new SessionNames((statement, what) => this.#records.addUnexecuted(statement, what))
+    this.#discarded = new DiscardedPipeline(this.#records, this.#names)
   }
 
   /** Set to `performance.now()` once a chunk. */
@@ -84,7 +83,7 @@ export class StatementTracker {
 
   /** What is sent now may run or be discarded, and nobody can tell: only Sync makes an end of it. */
   get needsSync(): boolean {
-    return this.#discarding && this.#strays > 0
+    return this.#discarded.active && this.#strays > 0
   }
 
   // What the job sends.
@@ -131,7 +130,7 @@ export class StatementTracker {
 
   /** Outside of COPY it is ignored; where something is unanswered a COPY may be on its way. */
   copyEnd(): void {
-    if (this.#queue.length > 0 && !this.#discarding) this.#queue.push(COPY_END, undefined)
+    if (this.#queue.length > 0 && !this.#discarded.active) this.#queue.push(COPY_END, undefined)
   }
 
   // What PostgreSQL answers.
@@ -197,7 +196,7 @@ export class StatementTracker {
     if (kind === 0 || kind === SYNC) return
     this.#strays = 0
     if (isExecution(kind) && entry !== undefined && !entry.failed) {
-      this.#records.add(kind, entry, this.#statementOf(kind, entry), {
+      this.#records.add(kind, entry, this.#names.statementOf(kind, entry), {
         outcome: entry.refused ? 'denied' : 'failure',
         sqlstate,
       })
@@ -221,7 +220,7 @@ export class StatementTracker {
     if (this.#strays > 0 && this.#isStray()) this.#strays--
     else this.#answerReady()
     // The Sync that ended it was taken for one that COPY ignores.
-    if (this.#discarding) this.#endDiscarding()
+    if (this.#discarded.active) this.#discarded.end()
     records.nextQuery()
     if (records.transaction === 'idle') this.#names.transactionEnded()
   }
@@ -234,13 +233,13 @@ export class StatementTracker {
     for (; this.#queue.length > 0; this.#queue.shift()) {
       const kind = this.#queue.headKind()
       const entry = this.#queue.head()
-      this.#nameTentatively(kind, entry)
+      this.#names.nameTentatively(kind, entry)
       // Of a Query with more statements than were answered the next one may have run.
       const over = entry?.failed || (entry?.recorded && !(kind === QUERY && mayHoldMore(entry.text)))
       if (isExecution(kind) && entry !== undefined && !over) this.#addUnknown(kind, entry, errorType)
       this.#records.batchIndex = 0
     }
-    this.#endDiscarding()
+    this.#discarded.end()
     this.#names.sessionEnded()
     this.running = 0
   }
@@ -250,12 +249,12 @@ export class StatementTracker {
   }
 
   #send(kind: number, entry: Pending | undefined): void {
-    if (this.#discarding) {
+    if (this.#discarded.active) {
       if (kind !== SYNC) {
-        this.#discard(kind, entry)
+        this.#discarded.add(kind, entry)
         return
       }
-      this.#endDiscarding()
+      this.#discarded.end()
     }
     if (isExecution(kind)) this.running++
     this.#queue.push(kind, entry)
@@ -298,13 +297,6 @@ export class StatementTracker {
     }
   }
 
-  /** What an entry executes, by the names that PostgreSQL has committed. */
-  #statementOf(kind: number, entry: Pending): NamedStatement {
-    if (kind === EXECUTE) return this.#names.portal(entry.portal)
-    if (kind === BIND) return this.#names.bindOf(entry.name, entry.bytes)
-    return entry.text === undefined ? UNKNOWN_STATEMENT : { text: entry.text, statement: entry.name, bindBytes: 0 }
-  }
-
   /** The execution at the head succeeded. A Query goes on with its next statement; a FunctionCall stays for its ReadyForQuery. */
   #complete(tag: CommandTag | undefined): void {
     const kind = this.#headOf(EXECUTIONS)
@@ -312,7 +304,7 @@ export class StatementTracker {
     if (kind === 0 || entry === undefined) return
     const records = this.#records
     this.#strays = 0
-    const statement = this.#statementOf(kind, entry)
+    const statement = this.#names.statementOf(kind, entry)
     const end: Ending = { outcome: 'success', tag }
     const behind = this.#queue.kindBehindHead(COPY_END)
     if (kind === EXECUTE && (behind === SYNC || behind === 0)) records.hold(kind, entry, statement, end)
@@ -335,66 +327,22 @@ export class StatementTracker {
 
   /** @param kind, entry of the message that failed */
   #discardUpToSync(kind: number, entry: Pending | undefined, sqlstate: string): void {
-    this.#discarding = true
+    this.#discarded.begin(kind, entry, sqlstate)
     if (kind === EXECUTE) {
       this.running--
       this.#queue.shift()
-    } else this.#unclaimed = { kind, entry, sqlstate }
+    }
     while (this.#queue.length > 0 && this.#queue.headKind() !== SYNC) {
       const headKind = this.#queue.headKind()
       const head = this.#queue.head()
       if (isExecution(headKind)) this.running--
       this.#queue.shift()
-      this.#discard(headKind, head)
+      this.#discarded.add(headKind, head)
     }
-    if (this.#queue.headKind() === SYNC) this.#endDiscarding()
-  }
-
-  #endDiscarding(): void {
-    this.#discarding = false
-    this.#recordUnclaimed()
-    this.#names.forgetTentative()
-  }
-
-  /** No Execute carried the error: a Parse or Bind on its own, as drivers send to prepare. */
-  #recordUnclaimed(): void {
-    const { kind, entry, sqlstate } = this.#unclaimed ?? {}
-    this.#unclaimed = undefined
-    if (entry === undefined || (kind !== PARSE && kind !== BIND)) return
-    const errorType = kind === PARSE ? 'parse_failed' : 'bind_failed'
-    this.#records.add(kind, entry, this.#statementOf(kind, entry), { outcome: 'failure', sqlstate, errorType })
-  }
-
-  /**
-   * A message that the backend reads and throws away. An execution among them was sent, so it is on record: the Execute of what failed
-   * to parse or bind carries that error, the others were not executed.
-   */
-  #discard(kind: number, entry: Pending | undefined): void {
-    if (entry === undefined) return
-    this.#nameTentatively(kind, entry)
-    if (!isExecution(kind)) return
-    const statement = this.#statementOf(kind, entry)
-    const failed = this.#unclaimed
-    const carries = failed !== undefined && kind === EXECUTE && this.#isOf(failed, statement)
-    const end = carries ? { sqlstate: failed.sqlstate } : { errorType: 'not_executed' }
-    if (carries) this.#unclaimed = undefined
-    else this.#recordUnclaimed()
-    this.#records.add(kind, entry, statement, { outcome: 'failure', ...end })
-  }
-
-  /** What is not known to be committed still says what the Executes behind it meant. */
-  #nameTentatively(kind: number, entry: Pending | undefined): void {
-    if (kind === PARSE && entry !== undefined) this.#names.preparedTentatively(entry.name, entry.text ?? NO_TEXT)
-    if (kind === BIND && entry !== undefined) this.#names.boundTentatively(entry.portal, entry.name, entry.bytes)
-  }
-
-  /** Describe and Close name nothing to compare with: the first Execute behind them carries their error. */
-  #isOf({ kind, entry }: Unclaimed, statement: NamedStatement): boolean {
-    if (entry === undefined || (kind !== PARSE && kind !== BIND)) return true
-    return this.#statementOf(kind, entry).text === statement.text
+    if (this.#queue.headKind() === SYNC) this.#discarded.end()
   }
 
   #addUnknown(kind: number, entry: Pending, errorType: string): void {
-    this.#records.add(kind, entry, this.#statementOf(kind, entry), { outcome: 'unknown', errorType })
+    this.#records.add(kind, entry, this.#names.statementOf(kind, entry), { outcome: 'unknown', errorType })
   }
 }

@@ -144,9 +144,19 @@ test('a statement that was prepared by the protocol and executed by SQL is on re
   const { texts } = await recordAll(async (client) => {
     await client.ask(parse('p', `select public.note('by sql')`), sync)
     await client.ask(query('execute p'))
+    await client.ask(parse('q', `select public.note('by code')`), sync)
+    await client.ask(query(`do $$ begin execute 'execute q'; end $$`))
+    await client.ask(query('select 1'))
   })
   expect(await ran('by sql')).toBe(true)
-  expect(texts).toEqual(['execute p', `select public.note('by sql')`])
+  expect(await ran('by code')).toBe(true)
+  expect(texts).toEqual([
+    `select public.note('by sql')`,
+    'execute p',
+    `do $$ begin execute 'execute q'; end $$`,
+    'select 1',
+    `select public.note('by code')`,
+  ])
 })
 
 test('a portal that was bound and fetched by SQL is on record with its text', async () => {
