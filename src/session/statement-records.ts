@@ -61,7 +61,7 @@ export class StatementRecords {
     this.#tell(this.#make(kind, entry, statement, end))
   }
 
-  /** As `add`, for the last execution before a Sync, whose commit can still fail: kept until `release` or `commitFailed`. */
+  /** As `add`, for an execution that Sync commits, which can fail: kept until the next record, `release` or `fail`. */
   hold(kind: number, entry: Pending, statement: NamedStatement, end: Ending): void {
     this.release()
     this.#held = this.#make(kind, entry, statement, end)

@@ -271,7 +271,6 @@ export class StatementTracker {
   #answered(kind: number): Pending | undefined {
     while (this.#queue.headKind() === COPY_END) this.#queue.shift()
     if (this.#queue.headKind() !== kind) return undefined
-    this.#records.release()
     this.#strays = 0
     const entry = this.#queue.head()
     this.#queue.shift()
@@ -306,8 +305,7 @@ export class StatementTracker {
     this.#strays = 0
     const statement = this.#names.statementOf(kind, entry)
     const end: Ending = { outcome: 'success', tag }
-    const behind = this.#queue.kindBehindHead(COPY_END)
-    if (kind === EXECUTE && (behind === SYNC || behind === 0)) records.hold(kind, entry, statement, end)
+    if (kind === EXECUTE) records.hold(kind, entry, statement, end)
     else records.add(kind, entry, statement, end)
     if (tag?.names !== undefined)
       this.#names.followSql(tag.names, statement.text, kind === QUERY ? records.batchIndex : 0)
