@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { createCa } from '../support/certificates.ts'
-import { RULES, type Stage, startStage } from '../support/pgusher.ts'
+import { RULES, type Stage, type StageEvent, startStage } from '../support/pgusher.ts'
 import { eventually } from '../support/postgres.ts'
 
 async function get(stage: Stage, path: string): Promise<{ status: number; text: string }> {
@@ -153,14 +153,25 @@ test('invariant 41: SIGTERM ends idle sessions with 57P01, lets a running statem
 test('SIGUSR2 begins a new audit file; no event is lost or torn', async () => {
   await using stage = await startStage({ spawn: true })
   const token = await stage.token()
+  const isSecond = (event: StageEvent) => event.event === 'statement' && JSON.stringify(event).includes('select 2')
   await stage.session({ token }, async (client) => {
     await client.query('select 1')
     await stage.waitForEvent('statement')
     stage.pgusher.child?.kill('SIGUSR2')
     await stage.waitForEvent('audit.rotated')
     await client.query('select 2')
-    await stage.waitForEvent((event) => event.event === 'statement' && JSON.stringify(event).includes('select 2'))
+    await stage.waitForEvent(isSecond)
   })
+  const [rotated, ...others] = (await readdir(stage.directory)).filter((name) => name.startsWith('audit.jsonl.'))
+  expect(others).toEqual([])
+  const before = await readFile(join(stage.directory, rotated!), 'utf8')
+  const seqs = before
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line).pgusher.seq)
+  const after = (await stage.events()).map((event) => event.pgusher.seq)
+  expect([...seqs, ...after]).toEqual([...seqs, ...after].map((_, index) => index + 1))
+  expect(before).toContain('select 1')
 })
 
 test('a Unix socket: a stale one is taken over, and it is gone afterwards', async () => {

@@ -220,9 +220,13 @@ function adminUrl(server: PostgresServer, database = 'postgres'): string {
 const asFilter = (filter: string | EventFilter = () => true): EventFilter =>
   typeof filter === 'string' ? ({ event }) => event === filter : filter
 
-/** Complete lines only: the last one may still be on its way. */
+/** Complete lines only: the last one may still be on its way. Between the two steps of a rotation there is no file. */
 async function readEvents(file: string): Promise<StageEvent[]> {
-  const lines = (await readFile(file, 'utf8')).split('\n').slice(0, -1)
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return ''
+    throw error
+  })
+  const lines = text.split('\n').slice(0, -1)
   return lines.map((line) => JSON.parse(line) as StageEvent)
 }
 
