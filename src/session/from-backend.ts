@@ -119,8 +119,9 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
 
   function onError(fields: Map<string, string>): boolean {
     const severity = fields.get('V') ?? fields.get('S')
-    tracker.error(sqlstateOf(fields) ?? 'XX000')
-    if (severity === 'FATAL' || severity === 'PANIC') rules.onFatal()
+    const fatal = severity === 'FATAL' || severity === 'PANIC'
+    tracker.error(sqlstateOf(fields) ?? 'XX000', fatal)
+    if (fatal) rules.onFatal()
     if (tracker.ambiguous) rules.stop('protocol', new AccessError('protocol_violation', AMBIGUOUS))
     return !tracker.ambiguous
   }

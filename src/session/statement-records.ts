@@ -1,8 +1,10 @@
 /** Makes the records of a session's executions: counts what each sent and received, and keeps the totals. */
 import type { StatementRecord } from '../audit/recorder.ts'
 import { FUNCTION_CALL, QUERY } from './answer-queue.ts'
-import type { NamedStatement } from './name-map.ts'
+import { type NamedStatement, UNKNOWN_STATEMENT } from './name-map.ts'
 import { type Ending, hasInnerSemicolon, type Pending } from './pending.ts'
+
+const SYNC_BYTES = 5
 
 export type TransactionStatus = StatementRecord['tx']
 
@@ -61,7 +63,7 @@ export class StatementRecords {
     this.#tell(this.#make(kind, entry, statement, end))
   }
 
-  /** As `add`, for an execution that Sync commits, which can fail: kept until the next record, `release` or `fail`. */
+  /** As `add`, for an execution that Sync commits, which can fail: kept until the next record, or one of the following. */
   hold(kind: number, entry: Pending, statement: NamedStatement, end: Ending): void {
     this.release()
     this.#held = this.#make(kind, entry, statement, end)
@@ -75,25 +77,44 @@ export class StatementRecords {
     this.#tell(held)
   }
 
-  /** The implicit transaction of what was held came to nothing, or to nothing that anybody was told. */
-  fail(end: Pick<Ending, 'outcome' | 'sqlstate' | 'errorType'>): void {
+  /** What was held came to another end than it seemed. */
+  endHeld(outcome: StatementRecord['outcome'], sqlstate: string | undefined, errorType: string | undefined): void {
     if (this.#held === undefined) return
-    const { outcome, sqlstate, errorType } = end
     this.#held = { ...this.#held, outcome, sqlstate, errorType, endedAt: this.now }
     this.release()
   }
 
-  /** A text that goes without an execution of its own. It takes no part in what the execution at hand counts. */
-  addUnexecuted({ text, statement, bindBytes }: NamedStatement, errorType: string): void {
-    this.release()
-    text.recorded = true
-    this.#tell({
+  /**
+   * The implicit transaction that Sync commits came to nothing. Where its last execution is on record already (a simple Query within a
+   * pipeline, which PostgreSQL commits by the next Sync only: tried) this is a record of its own.
+   */
+  commitFailed(sqlstate: string): void {
+    if (this.#held !== undefined) this.endHeld('failure', sqlstate, undefined)
+    else
+      this.#tell({
+        ...this.#bare(UNKNOWN_STATEMENT, SYNC_BYTES),
+        outcome: 'failure',
+        sqlstate,
+        errorType: 'commit_failed',
+      })
+  }
+
+  /** A text that goes without an execution of its own. It takes no part in what the execution at hand counts, and one that is held stays so. */
+  addUnexecuted(named: NamedStatement, errorType: string): void {
+    named.text.recorded = true
+    this.#tell({ ...this.#bare(named, named.bindBytes), outcome: 'unknown', sqlstate: undefined, errorType })
+  }
+
+  #bare(
+    { text, statement }: NamedStatement,
+    requestBytes: number,
+  ): Omit<StatementRecord, 'outcome' | 'sqlstate' | 'errorType'> {
+    return {
       ...{ text: text.text, textBytes: text.bytes, textSha256: text.sha256, truncated: text.truncated },
       ...{ protocol: 'extended', statementName: statement, batchIndex: 0, inBatch: false, tx: this.transaction },
       ...{ startedAt: this.now, endedAt: this.now, returnedRows: 0, affectedRows: undefined },
-      ...{ requestBytes: bindBytes, responseBytes: 0, outcome: 'unknown', sqlstate: undefined, errorType },
-      ...{ functionOid: undefined, parameters: undefined },
-    })
+      ...{ requestBytes, responseBytes: 0, functionOid: undefined, parameters: undefined },
+    }
   }
 
   #make(kind: number, entry: Pending, named: NamedStatement, end: Ending): StatementRecord {

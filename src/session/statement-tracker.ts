@@ -189,10 +189,11 @@ export class StatementTracker {
     return this.#headOf(EXECUTIONS) === FUNCTION_CALL && this.#queue.head()?.refused === true
   }
 
-  error(sqlstate: string): void {
+  /** @param fatal the connection ends with it, whatever was to be done */
+  error(sqlstate: string, fatal = false): void {
     const kind = this.#headOf(ANY)
     const entry = this.#queue.head()
-    if (kind === SYNC) this.#records.fail({ outcome: 'failure', sqlstate })
+    if (kind === SYNC && !fatal) this.#records.commitFailed(sqlstate)
     if (kind === 0 || kind === SYNC) return
     this.#strays = 0
     if (isExecution(kind) && entry !== undefined && !entry.failed) {
@@ -228,7 +229,7 @@ export class StatementTracker {
   /** The connection is over: what has no outcome is recorded as such. */
   finish(errorType: string): void {
     // Without ReadyForQuery nobody knows of the commit.
-    if (this.transaction === 'idle') this.#records.fail({ outcome: 'unknown', errorType })
+    if (this.transaction === 'idle') this.#records.endHeld('unknown', undefined, errorType)
     this.#records.release()
     for (; this.#queue.length > 0; this.#queue.shift()) {
       const kind = this.#queue.headKind()
