@@ -11,6 +11,7 @@ import { createCancelKeys } from './session/cancel-keys.ts'
 import { createCredentials } from './session/credentials.ts'
 import { drainSessions, endDisallowed } from './session/drain.ts'
 import { handleConnection } from './session/handle-connection.ts'
+import { createJobWindows } from './session/job-windows.ts'
 import { bindListener } from './session/listener.ts'
 import type { ProxyContext, Snapshot } from './session/proxy-context.ts'
 import { createRegistry } from './session/registry.ts'
@@ -94,6 +95,8 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     registry,
     cancelKeys: createCancelKeys(),
     leases: credentials.leases,
+    windows: createJobWindows(),
+    tickets: undefined,
     recorder,
     metrics,
     log,

@@ -42,6 +42,20 @@ const listen = z.strictObject({
   max_unauthenticated_per_address: z.int().min(1).max(100_000).default(200),
 })
 
+const ticketKey = z
+  .string()
+  .regex(
+    /^([A-Za-z0-9+/_-]{43,}={0,2})$/,
+    '32 random bytes or more in base64, as `openssl rand -base64 32` prints them',
+  )
+
+const tickets = z.strictObject({
+  key: z
+    .union([ticketKey, z.array(ticketKey).min(1).max(10)])
+    .transform((value) => (typeof value === 'string' ? [value] : value))
+    .describe('seals the tickets of this pgusher; of several the first seals and each opens. Replicas share it'),
+})
+
 const http = z.strictObject({
   address: hostPort.prefault('127.0.0.1:6433').describe('for /livez, /readyz and /metrics'),
 })
@@ -166,6 +180,24 @@ const allow = z.strictObject({
   statement_timeout: duration.optional(),
   lock_timeout: duration.optional(),
   idle_in_transaction_session_timeout: duration.optional(),
+  job_window: timerDuration
+    .optional()
+    .describe(
+      'from the first connection with a valid token; until then the job may connect again with that token although it has expired',
+    ),
+  window_connections: z
+    .int()
+    .min(1)
+    .max(100_000)
+    .default(1_000)
+    .describe('how often a job may connect with a token that has expired'),
+  ticket_life: timerDuration
+    .optional()
+    .describe('how long a ticket lives that a job gets for its token; without it the rule gives no tickets'),
+  any_address: z
+    .boolean()
+    .default(false)
+    .describe('true: windows and tickets are not bound to the address that opened or asked for them'),
   function_call: z
     .boolean()
     .default(false)
@@ -204,6 +236,7 @@ export const configSchema = z.strictObject({
   http: http.prefault({}),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
   audit: audit.prefault({}),
+  tickets: tickets.optional(),
   drain_timeout: duration.prefault('30s').describe('how long SIGTERM waits for running statements'),
   issuers: z.record(z.string(), issuer),
   databases: z.record(objectName, database),

@@ -1,5 +1,5 @@
 /** Principals of tokens that were verified, by SHA-256 of the token. Failures are not kept: they cost the caller, not us. */
-import { checkTime } from './check-claims.ts'
+import { checkTimeUnless } from './check-claims.ts'
 import type { ConfiguredIssuer } from './configured-issuers.ts'
 import type { Principal } from './principal.ts'
 
@@ -15,7 +15,7 @@ export interface PrincipalCache {
    * Undefined where the token must be verified (again).
    * @throws AccessError as `checkTime`, since time passes for a cached token too.
    */
-  get(sha256: string): Promise<Principal | undefined>
+  get(sha256: string, mayOutlive?: (signed: Principal) => boolean): Promise<Principal | undefined>
   set(sha256: string, entry: CachedPrincipal): void
   clear(): void
 }
@@ -34,7 +34,7 @@ export function createPrincipalCache(maxEntries: number, now: () => number): Pri
 
   return {
     set,
-    async get(sha256) {
+    async get(sha256, mayOutlive = () => false) {
       const entry = entries.get(sha256)
       if (entry === undefined) return undefined
       const { issuer, principal, fingerprint } = entry
@@ -43,7 +43,8 @@ export function createPrincipalCache(maxEntries: number, now: () => number): Pri
       // A key that the issuer has withdrawn takes its tokens with it.
       if (keys === undefined || !keys.fingerprints.has(fingerprint)) return undefined
       const { expiresAt: exp, issuedAt: iat } = principal
-      checkTime({ exp, iat, nbf: undefined }, issuer.name, issuer.config, now())
+      const times = { exp, iat, nbf: undefined }
+      checkTimeUnless(() => mayOutlive(principal), times, issuer.name, issuer.config, now())
       set(sha256, entry)
       return principal
     },

@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 import { compactVerify } from 'jose'
 import type { IssuerConfig } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
-import { checkAudience, checkPresetRules, checkRequired, checkTime } from './check-claims.ts'
+import { checkAudience, checkPresetRules, checkRequired, checkTimeUnless } from './check-claims.ts'
 import { type ConfiguredIssuer, configuredIssuers, type VerifierLog } from './configured-issuers.ts'
 import type { IssuerKeys, KeyState } from './issuer-keys.ts'
 import { findKey, importKey, type KeyEntry, type KeySet } from './key-set.ts'
@@ -24,16 +24,21 @@ export interface VerifierOptions {
   previous?: Verifier
 }
 
+export interface VerifyOptions {
+  /** Told whose token it was, where the signature holds and something else does not: a refusal that names the job is worth more to an auditor than a hash. */
+  onRefused?: (signed: Principal) => void
+  /** Asked where nothing but time is against a token: true for a job whose window is open. */
+  mayOutlive?: (signed: Principal) => boolean
+}
+
 export interface Verifier {
   /**
    * @param token without white space around it.
-   * @param onRefused told whose token it was, where the signature holds and something else does not: a refusal that names
-   *   the job is worth more to an auditor than a hash.
    * @throws AccessError `token_malformed`, `issuer_unknown`, `issuer_keys_unavailable`, `signature_invalid`,
    *   `token_expired`, `token_not_yet_valid`, `token_too_old`, `audience_mismatch`, `claim_missing`, `denied_by_rule` or
    *   `tenancy_mismatch`, in this order. The token is in none of them.
    */
-  verify(token: string, onRefused?: (signed: Principal) => void): Promise<Principal>
+  verify(token: string, options?: VerifyOptions): Promise<Principal>
   /** Fetches every issuer's keys, so that the first job need not wait; failures are in `status`. */
   prime(): Promise<void>
   /** By issuer name, for readiness. */
@@ -53,16 +58,16 @@ export function createVerifier(
   const cache = createPrincipalCache(CACHE_ENTRIES, now)
   return {
     keySources,
-    async verify(token, onRefused) {
+    async verify(token, options = {}) {
       const sha256 = hash('sha256', token, 'hex')
-      const known = await cache.get(sha256)
+      const known = await cache.get(sha256, options.mayOutlive)
       if (known !== undefined) return known
       const decoded = decodeToken(token)
       const issuer = byUrl.get(decoded.iss ?? '')
       if (issuer === undefined) throw new AccessError('issuer_unknown', "the token's issuer is not configured here")
       const { fingerprint } = await verifySignature(token, decoded, issuer)
       const toPrincipal = () => principalFromClaims(issuer.name, issuer.config, decoded.claims, { sha256 })
-      const principal = checkSigned(decoded, issuer, now(), toPrincipal, onRefused)
+      const principal = checkSigned(decoded, issuer, now(), toPrincipal, options)
       cache.set(sha256, { issuer, fingerprint, principal })
       return principal
     },
@@ -82,10 +87,11 @@ function checkSigned(
   { name, config }: ConfiguredIssuer,
   at: number,
   toPrincipal: () => Principal,
-  onRefused: ((signed: Principal) => void) | undefined,
+  { onRefused, mayOutlive = () => false }: VerifyOptions,
 ): Principal {
   try {
-    checkTime(checkRequired(claims), name, config, at)
+    const times = checkRequired(claims)
+    checkTimeUnless(() => mayOutlive(toPrincipal()), times, name, config, at)
     checkAudience(claims, config)
     const principal = toPrincipal()
     checkPresetRules(principal, config)

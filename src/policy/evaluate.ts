@@ -111,6 +111,10 @@ function makeGrant(policy: Policy, rule: CompiledRule, database: string, role: s
     ...(allow.idle_in_transaction_session_timeout === undefined
       ? {}
       : { idleInTransactionSessionTimeout: allow.idle_in_transaction_session_timeout }),
+    ...(allow.job_window === undefined ? {} : { jobWindow: allow.job_window }),
+    windowConnections: allow.window_connections,
+    ...(allow.ticket_life === undefined ? {} : { ticketLife: allow.ticket_life }),
+    anyAddress: allow.any_address,
     functionCall: allow.function_call,
     replication: allow.replication,
     textMode,

@@ -24,6 +24,14 @@ export interface Grant {
   statementTimeout?: number
   lockTimeout?: number
   idleInTransactionSessionTimeout?: number
+  /** Milliseconds from the job's first connection in which its token may have expired; undefined where it may not. */
+  jobWindow?: number
+  /** Connections with an expired token, by job. */
+  windowConnections: number
+  /** Milliseconds; undefined where the rule gives no tickets. */
+  ticketLife?: number
+  /** Windows and tickets are not bound to a client's address. */
+  anyAddress: boolean
   functionCall: boolean
   replication: boolean
   textMode: TextMode

@@ -2,7 +2,7 @@
  * The life of a connection, from accept to the last event. Read this first: each step is one call into a folder of its own, and
  * what a step acquires is given back when `scope` closes, last acquired first.
  */
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import type { Socket } from 'node:net'
 import type { SessionIdentity } from '../audit/recorder.ts'
 import { type AccessError, asAccessError } from '../errors.ts'
@@ -17,6 +17,7 @@ import { connectUpstream } from '../upstream/connect.ts'
 import { beforeDeadline } from './deadline.ts'
 import { newDenialId, type Stage } from './denial.ts'
 import { handleCancel } from './handle-cancel.ts'
+import { admit, identify } from './identify.ts'
 import type { ProxyContext } from './proxy-context.ts'
 import { afterDeadline, recordDenial, recordLostConnection, refuseNewSessions } from './refusal.ts'
 import { runSession } from './run-session.ts'
@@ -70,11 +71,8 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     refuse = (error, denialId) => presented.refuse(error, denialId)
     watch.split('authenticate')
     stage = 'verify'
-    identity.unverifiedTokenSha256 = createHash('sha256').update(presented.token).digest('hex')
-    const verified = verifier.verify(presented.token, (signed) => {
-      identity.principal = signed
-    })
-    const principal = await beforeDeadline(verified, deadline.signal, () => {})
+    const identified = identify(presented.token, request.database, { proxy, verifier, identity })
+    const { principal, ticket } = await beforeDeadline(identified, deadline.signal, () => {})
     identity.principal = principal
     leaveQueue()
     watch.split('verify')
@@ -85,6 +83,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     if (!decision.allowed) throw decision.error
     const { grant, matched } = decision
     identity.rule = { name: grant.rule, ruleset: grant.ruleset, version: grant.policyVersion }
+    const admission = admit({ principal, ticket, grant, address, issuer: config.issuers[principal.issuerName]! }, proxy)
     const asked = sanitiseStartup(parameters, { replicationAllowed: grant.replication })
     scope.defer(proxy.admission.startSession())
 
@@ -140,6 +139,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
       request,
       grant,
       matched,
+      admission,
       credentialKind,
       timing,
       client: stream,

@@ -3,6 +3,7 @@ import type { SecureContext } from 'node:tls'
 import type { Recorder } from '../audit/recorder.ts'
 import type { Config } from '../config/schema.ts'
 import type { Leases } from '../credentials/leases.ts'
+import type { Tickets } from '../credentials/tickets.ts'
 import type { Verifier } from '../identity/verifier.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Challenge } from '../sasl/oauthbearer.ts'
@@ -11,6 +12,7 @@ import type { Metrics } from '../telemetry/metrics.ts'
 import type { UpstreamTarget } from '../upstream/connect.ts'
 import type { Admission } from './admission.ts'
 import type { CancelKeys } from './cancel-keys.ts'
+import type { JobWindows } from './job-windows.ts'
 import type { LiveSession, Registry } from './registry.ts'
 
 export interface Snapshot {
@@ -31,6 +33,9 @@ export interface ProxyContext {
   registry: Registry
   cancelKeys: CancelKeys<LiveSession>
   leases: Leases
+  windows: JobWindows
+  /** Undefined where the configuration has no key for them. */
+  tickets: Tickets | undefined
   recorder: Recorder
   metrics: Metrics
   log: Logger

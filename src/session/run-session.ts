@@ -6,6 +6,7 @@ import type { Principal } from '../identity/principal.ts'
 import type { AccessRequest, Grant } from '../policy/types.ts'
 import type { UpstreamConnection } from '../upstream/connect.ts'
 import { authenticationOk, backendKeyData, parameterStatus, readyForQuery } from '../wire/backend.ts'
+import type { AdmissionRecord } from './identify.ts'
 import type { ProxyContext } from './proxy-context.ts'
 import type { LiveSession } from './registry.ts'
 import { type Relay, type RelayEnd, startRelay } from './relay.ts'
@@ -22,6 +23,7 @@ export interface SessionParts {
   grant: Grant
   /** Names of the rules that matched. */
   matched: readonly string[]
+  admission: AdmissionRecord
   credentialKind: string
   timing: Timing
   client: Socket
@@ -50,6 +52,7 @@ export async function runSession(parts: SessionParts): Promise<void> {
       pgusher: {
         session: { expires_at: expiresAt.toISOString() },
         decision: { matched: parts.matched },
+        admission: parts.admission,
         credential: { kind: parts.credentialKind },
         timing: parts.timing,
       },

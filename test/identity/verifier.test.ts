@@ -132,8 +132,10 @@ test('a refusal names the job once its signature holds, and never before', async
   const named = async (token: string): Promise<string | undefined> => {
     let subject: string | undefined
     await verifier()
-      .verify(token, (signed) => {
-        subject = signed.subject
+      .verify(token, {
+        onRefused: (signed) => {
+          subject = signed.subject
+        },
       })
       .catch(() => {})
     return subject

@@ -166,6 +166,8 @@ test('a grant carries what the rule gives', async () => {
       maxSession: 1_800_000,
       maxConnections: 10,
       statementTimeout: 10_000,
+      windowConnections: 1_000,
+      anyAddress: false,
       functionCall: false,
       replication: false,
       textMode: 'none',

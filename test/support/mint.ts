@@ -33,6 +33,8 @@ export function grantOf(change: Partial<Grant> = {}): Grant {
     role: 'shop_migrator',
     maxSession: 1_800_000,
     maxConnections: 5,
+    windowConnections: 1_000,
+    anyAddress: false,
     functionCall: false,
     replication: false,
     textMode: 'full',

@@ -1,0 +1,105 @@
+/** The ways in: a token, a token whose job has a window open, or a ticket. */
+import { hash } from 'node:crypto'
+import type { SessionIdentity } from '../audit/recorder.ts'
+import type { IssuerConfig } from '../config/schema.ts'
+import { TICKET_PREFIX, type TicketContent } from '../credentials/tickets.ts'
+import { AccessError } from '../errors.ts'
+import { isOver } from '../identity/check-claims.ts'
+import type { Principal } from '../identity/principal.ts'
+import type { Verifier } from '../identity/verifier.ts'
+import type { Grant } from '../policy/types.ts'
+import type { JobWindows } from './job-windows.ts'
+import type { ProxyContext } from './proxy-context.ts'
+
+export interface Identified {
+  principal: Principal
+  /** Undefined for a token. */
+  ticket: TicketContent | undefined
+}
+
+export interface IdentifyContext {
+  proxy: Pick<ProxyContext, 'tickets' | 'windows'>
+  verifier: Verifier
+  /** Learns whose token it is, also where it is refused. */
+  identity: Pick<SessionIdentity, 'principal' | 'unverifiedTokenSha256'>
+}
+
+/**
+ * @param secret the password as the job sent it
+ * @param alias the entry of `databases` that it asks for
+ * @throws AccessError as `Verifier.verify` and `Tickets.redeem`
+ */
+export async function identify(
+  secret: string,
+  alias: string,
+  { proxy, verifier, identity }: IdentifyContext,
+): Promise<Identified> {
+  if (secret.startsWith(TICKET_PREFIX)) {
+    if (proxy.tickets === undefined) throw ticketsAreOff()
+    const ticket = await proxy.tickets.redeem(secret, alias)
+    return { principal: ticket.principal, ticket }
+  }
+  identity.unverifiedTokenSha256 = hash('sha256', secret, 'hex')
+  const principal = await verifier.verify(secret, {
+    onRefused: (signed) => {
+      identity.principal = signed
+    },
+    mayOutlive: ({ tokenSha256 }) => proxy.windows.knows(tokenSha256),
+  })
+  return { principal, ticket: undefined }
+}
+
+/** How a session was let in, for its `session.started`; times as RFC 3339. */
+export type AdmissionRecord =
+  /** `window`: by a token that had expired; `token`: by a valid one, with the window that it opened or found open. */
+  | { kind: 'token' | 'window'; window?: { opened_at: string; closes_at: string; connections: number } }
+  | { kind: 'ticket'; id: string; issued_at: string; expires_at: string }
+
+export interface Admitting extends Identified {
+  grant: Grant
+  /** The client's. */
+  address: string
+  issuer: IssuerConfig
+}
+
+/**
+ * What the rule says of the way in, once it is known which rule that is.
+ * @throws AccessError `token_expired`, `limit_rate`, `address_mismatch`, `ticket_scope`
+ */
+export function admit(
+  { principal, ticket, grant, address, issuer }: Admitting,
+  proxy: { windows: JobWindows },
+): AdmissionRecord {
+  const now = Date.now()
+  if (ticket !== undefined) return admitTicket(ticket, grant, address)
+  const over = isOver(principal, issuer, now)
+  const window = proxy.windows.admit({ principal, grant, address, over }, now)
+  if (window === undefined) return { kind: 'token' }
+  const { openedAt, closesAt, connections } = window
+  return {
+    kind: over ? 'window' : 'token',
+    window: { opened_at: iso(openedAt), closes_at: iso(closesAt), connections },
+  }
+}
+
+function admitTicket(ticket: TicketContent, grant: Grant, address: string): AdmissionRecord {
+  if (grant.role !== ticket.role || grant.rule !== ticket.rule) {
+    throw new AccessError('ticket_scope', `this ticket is for role "${ticket.role}" by rule "${ticket.rule}"`, {
+      hint: 'Put that role into DATABASE_URL as the user name, or ask for another ticket.',
+    })
+  }
+  if (!grant.anyAddress && ticket.address !== undefined && ticket.address !== address) {
+    throw new AccessError('address_mismatch', 'this ticket was given to another address than this client has', {
+      hint: 'Ask for the ticket where it is used. The operator can allow any address: any_address: true in the rule.',
+    })
+  }
+  return { kind: 'ticket', id: ticket.id, issued_at: iso(ticket.issuedAt), expires_at: iso(ticket.expiresAt) }
+}
+
+const iso = (time: number): string => new Date(time).toISOString()
+
+function ticketsAreOff(): AccessError {
+  return new AccessError('ticket_invalid', 'this pgusher gives and takes no tickets: use the OIDC token of the job', {
+    hint: 'The operator switches tickets on by tickets.key in the configuration and ticket_life in a rule.',
+  })
+}
