@@ -1,5 +1,6 @@
 /** COMMENT ON ROLE as the registry of logins: who made one, for which job, until when. Readable by every user of the server. */
 import { z } from 'zod'
+import { asciiJson, cut, jobSummary } from '../identity/job-summary.ts'
 import type { Principal } from '../identity/principal.ts'
 import type { Grant } from '../policy/types.ts'
 
@@ -13,16 +14,26 @@ const commentSchema = z.object({
   role: z.string(),
   rule: z.string(),
   expires: z.string(),
+  provider: z.string().optional(),
   issuer: z.string(),
   subject: z.string(),
+  repository: z.string().optional(),
+  ref: z.string().optional(),
+  commit: z.string().optional(),
+  change: z.string().optional(),
+  environment: z.string().optional(),
+  pipeline: z.string().optional(),
   run: z.string().optional(),
+  attempt: z.string().optional(),
   url: z.string().optional(),
+  task: z.string().optional(),
+  actor: z.string().optional(),
 })
 
 export type RoleComment = z.output<typeof commentSchema>
 
-/** Claims are bounded so that a long one does not make every reader of the catalog carry it. */
-const cut = (text: string): string => (text.length > 500 ? `${text.slice(0, 499)}…` : text).toWellFormed()
+/** Characters of a value: a long claim must not make every reader of the catalog carry it. */
+const LONGEST = 500
 
 export function commentFor(
   maker: { instance: string; boot: string },
@@ -30,30 +41,20 @@ export function commentFor(
   grant: Grant,
   expiresAt: number,
 ): RoleComment {
-  const { runId, runUrl } = principal.job
   return {
     pgusher: 1,
-    instance: cut(maker.instance),
+    instance: cut(maker.instance, LONGEST),
     boot: maker.boot,
     role: grant.role,
     rule: grant.rule,
     expires: new Date(expiresAt).toISOString(),
-    issuer: cut(principal.iss),
-    subject: cut(principal.subject),
-    ...(runId === undefined ? {} : { run: cut(runId) }),
-    ...(runUrl === undefined ? {} : { url: cut(runUrl) }),
+    ...jobSummary(principal, LONGEST),
   }
 }
 
-/**
- * JSON in plain ASCII: a claim may hold what the database's encoding does not have, and the catalog is read from databases of
- * other encodings and in terminals.
- */
+/** In ASCII, since the catalog is read from databases of several encodings. */
 export function formatComment(comment: RoleComment): string {
-  return JSON.stringify(comment).replace(
-    /[^\x20-\x7e]/g,
-    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  )
+  return asciiJson(comment)
 }
 
 /** Undefined for what pgusher did not write. */

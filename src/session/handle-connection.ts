@@ -99,7 +99,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     // The upstream connection, as the minted login.
     stage = 'upstream'
     const target = targets.get(grant.database)!
-    const settings = startupParameters(asked, principal, grant, credential.assumeRole)
+    const settings = startupParameters(asked, principal, grant, credential.assumeRole, identity.sessionId)
     const { replication } = asked
     const { signal } = deadline
     const upstream = await connectUpstream(

@@ -1,10 +1,14 @@
 /** The StartupMessage that goes upstream: the job's own settings, and ours over them. */
 import type { UpstreamParameters } from '../frontend/sanitise-startup.ts'
+import { asciiJson, jobSummary } from '../identity/job-summary.ts'
 import type { Principal } from '../identity/principal.ts'
 import type { Grant } from '../policy/types.ts'
 
 /** NAMEDATALEN - 1: PostgreSQL cuts application_name here. */
 const MAX_APPLICATION_NAME = 63
+
+/** Bytes: a startup packet has 10,000 for everything, and the client's settings need room. */
+const MAX_JOB_SETTING = 3_000
 
 /** @param assumeRole the group role, or undefined where the login is the granted role itself */
 export function startupParameters(
@@ -12,9 +16,11 @@ export function startupParameters(
   principal: Principal,
   grant: Grant,
   assumeRole: string | undefined,
+  sessionId: string,
 ): Map<string, string> {
   const parameters = new Map(client.settings)
   parameters.set('application_name', applicationName(principal, client.applicationName))
+  parameters.set('pgusher.job', jobSetting(principal, grant, sessionId))
   if (assumeRole !== undefined) parameters.set('role', assumeRole)
   setLimit('statement_timeout', grant.statementTimeout)
   setLimit('lock_timeout', grant.lockTimeout)
@@ -24,6 +30,19 @@ export function startupParameters(
   function setLimit(name: string, milliseconds: number | undefined): void {
     if (milliseconds !== undefined) parameters.set(name, String(milliseconds))
   }
+}
+
+/**
+ * What `SHOW pgusher.job` answers: the job as JSON, for its own logs and for triggers that only note it. A session can SET it to
+ * anything, so it proves nothing; the login role's comment does.
+ */
+function jobSetting(principal: Principal, grant: Grant, session: string): string {
+  const { rule, database, role } = grant
+  for (const longest of [300, 60, 12]) {
+    const json = asciiJson({ ...jobSummary(principal, longest), rule, database, role, session })
+    if (json.length <= MAX_JOB_SETTING) return json
+  }
+  return asciiJson({ session })
 }
 
 /**

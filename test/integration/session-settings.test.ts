@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { RULES, type Stage, startStage } from '../support/pgusher.ts'
@@ -48,6 +49,55 @@ test('application_name tells the run and keeps what the client calls itself', as
   )
   expect(JSON.stringify(JSON.parse(role!.comment))).toContain('18700000412')
   await client.end()
+})
+
+test('the job is in pgusher.job, comes back after DISCARD ALL, and a client cannot begin with another one', async () => {
+  const client = await connect({})
+  const job = async (): Promise<Record<string, string>> =>
+    JSON.parse((await client.query("select current_setting('pgusher.job') as job")).rows[0].job)
+  const [first] = await stage.events('session.started')
+  expect(await job()).toMatchObject({
+    provider: 'github-actions',
+    repository: 'https://github.com/acme/shop',
+    ref: 'refs/heads/main',
+    run: '18700000412',
+    attempt: '1',
+    rule: 'migrate-production',
+    role: 'shop_migrator',
+    database: 'shop-prod',
+  })
+  expect((await client.query('show pgusher.job')).rows[0]['pgusher.job']).toContain('"actor":"dana-dev"')
+  await client.query(`set pgusher.job = '{"run":"of somebody else"}'`)
+  await client.query('discard all')
+  expect((await job())['run']).toBe('18700000412')
+  expect(first).toBeDefined()
+  await client.end()
+  expect(await refusal({ options: '-c pgusher.job=x' })).toMatchObject({ code: '08P01' })
+})
+
+test('a long claim in another script fits into the startup packet', async () => {
+  const actor = '長'.repeat(1_300)
+  const client = await connect({ password: await stage.token('github', { actor }) })
+  const { rows } = await client.query("select current_setting('pgusher.job') as job")
+  expect(JSON.parse(rows[0].job).actor).toMatch(/^長{10,}…$/)
+  await client.end()
+})
+
+test("the login role's comment is the proof: a trigger notes the job by it, whatever the session sets", async () => {
+  const [snippet] =
+    /create function current_job\(\)[\s\S]*?\$\$;/.exec(await readFile('docs/postgresql.md', 'utf8')) ?? []
+  const table = 'create table noted (job jsonb default current_job()); alter table noted owner to shop_migrator'
+  await stage.admin(`${snippet} ${table}`, 'shop')
+  const client = await connect({})
+  await client.query(`set pgusher.job = '{"run":"of somebody else"}'`)
+  await client.query('insert into noted default values')
+  const { rows } = await client.query(`select job->>'run' as run, job->>'repository' as repository from noted`)
+  expect(rows).toEqual([{ run: '18700000412', repository: 'https://github.com/acme/shop' }])
+  await expect(client.query(`comment on role current_user is '{}'`)).rejects.toThrow()
+  const login = (await client.query('select session_user as login')).rows[0].login
+  await expect(client.query(`comment on role ${login} is '{}'`)).rejects.toThrow(/permission denied/)
+  await client.end()
+  await stage.admin('drop table noted; drop function current_job()', 'shop')
 })
 
 test('ordinary settings of the client reach PostgreSQL', async () => {
