@@ -1,7 +1,7 @@
 /** One attempt to reach an upstream: a deadline over everything, one place that destroys what was opened when it fails. */
 import type { Socket } from 'node:net'
 import { AccessError } from '../errors.ts'
-import { addressText, explainFailure, type Stage, type UpstreamTarget, unreachable } from './failure.ts'
+import { addressText, explainFailure, type Peer, type Stage, unreachable } from './failure.ts'
 
 /** Stays on a socket so that an error nobody waits for ends no process; the `close` event follows each error anyway. */
 export function ignoreSocketError(): void {}
@@ -14,7 +14,7 @@ export interface Attempt {
   track(socket: Socket): void
 }
 
-function abandoned(target: UpstreamTarget, reason: unknown): AccessError {
+function abandoned(target: Peer, reason: unknown): AccessError {
   if (reason instanceof AccessError) return reason
   return unreachable(target, 'the attempt was given up', reason)
 }
@@ -24,7 +24,7 @@ function abandoned(target: UpstreamTarget, reason: unknown): AccessError {
  * @throws AccessError only; every tracked socket is destroyed then.
  */
 export async function attempt<T>(
-  target: UpstreamTarget,
+  target: Peer,
   timeout: number,
   signal: AbortSignal | undefined,
   run: (attempt: Attempt) => Promise<T>,

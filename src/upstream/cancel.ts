@@ -2,7 +2,7 @@
 import type { Socket } from 'node:net'
 import { cancelRequest } from '../wire/frontend.ts'
 import { attempt } from './attempt.ts'
-import type { UpstreamTarget } from './failure.ts'
+import type { Peer } from './failure.ts'
 import { openTransport } from './transport.ts'
 
 /**
@@ -12,7 +12,7 @@ import { openTransport } from './transport.ts'
  * @throws AccessError `upstream_unreachable`.
  */
 export async function cancelUpstream(
-  target: UpstreamTarget,
+  target: Peer,
   backendKey: { processId: number; secret: Buffer },
   timeoutMs: number,
 ): Promise<void> {

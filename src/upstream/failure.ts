@@ -5,7 +5,20 @@
 import type { DatabaseConfig } from '../config/schema.ts'
 import { AccessError, type DenialCode } from '../errors.ts'
 
-export interface UpstreamTarget {
+/** Where a server is, and how its certificate is checked. */
+export type Endpoint = Pick<DatabaseConfig, 'host' | 'port' | 'tls'>
+
+/** A server as texts speak of it. */
+export interface Peer {
+  alias: string
+  config: Endpoint
+  /** Where its CA is configured; `tls.ca` without it. */
+  caSetting?: string
+  /** In place of the hint for jobs, which says that the operator of pgusher is the one to ask. */
+  hint?: string
+}
+
+export interface UpstreamTarget extends Peer {
   /** Entry of `databases`. */
   alias: string
   config: DatabaseConfig
@@ -28,30 +41,36 @@ const HINT =
   'This is between pgusher and the database, not in your job: its operator finds the cause in the log of pgusher.'
 
 /** `host:port`, or the socket's path. */
-export function addressText(config: DatabaseConfig): string {
+export function addressText(config: Endpoint): string {
   if (config.host.startsWith('/')) return `${config.host}/.s.PGSQL.${config.port}`
   return config.host.includes(':') ? `[${config.host}]:${config.port}` : `${config.host}:${config.port}`
 }
 
 /** The name that the server's certificate must hold under verify-full. */
-export function expectedName(config: DatabaseConfig): string {
+export function expectedName(config: Endpoint): string {
   return config.tls.server_name ?? config.host
 }
 
-export function unreachable(target: UpstreamTarget, text: string, cause: unknown, sqlstate?: string): AccessError {
-  return failure('upstream_unreachable', `cannot connect to "${target.alias}": ${text}`, cause, sqlstate)
+export function unreachable(target: Peer, text: string, cause: unknown, sqlstate?: string): AccessError {
+  return failure('upstream_unreachable', `cannot connect to "${target.alias}": ${text}`, cause, sqlstate, target.hint)
 }
 
-export function loginRefused(target: UpstreamTarget, cause: unknown, sqlstate?: string): AccessError {
+export function loginRefused(target: Peer, cause: unknown, sqlstate?: string): AccessError {
   const text = `cannot log in to "${target.alias}": the database did not accept the credential that pgusher made; the operator finds the reason in the log of pgusher`
   return failure('upstream_auth', text, cause, sqlstate)
 }
 
-export function failure(code: DenialCode, message: string, cause: unknown, sqlstate?: string): AccessError {
-  return new AccessError(code, message, { hint: HINT, cause, ...(sqlstate === undefined ? {} : { sqlstate }) })
+export function failure(
+  code: DenialCode,
+  message: string,
+  cause: unknown,
+  sqlstate?: string,
+  hint = HINT,
+): AccessError {
+  return new AccessError(code, message, { hint, cause, ...(sqlstate === undefined ? {} : { sqlstate }) })
 }
 
-const NETWORK_ERRORS: Readonly<Record<string, (config: DatabaseConfig) => string>> = {
+const NETWORK_ERRORS: Readonly<Record<string, (config: Endpoint) => string>> = {
   ECONNREFUSED: (config) => `connection refused by ${addressText(config)}`,
   ENOTFOUND: (config) => `the host name ${config.host} does not resolve`,
   EAI_AGAIN: (config) => `the host name ${config.host} cannot be resolved now (DNS)`,
@@ -79,12 +98,13 @@ const CERTIFICATE_ERRORS: Readonly<Record<string, string>> = {
   INVALID_CA: 'comes from a certificate that is no CA',
 }
 
-function certificateText(code: string, config: DatabaseConfig): string | undefined {
+function certificateText(code: string, { config, caSetting = '`tls.ca`' }: Peer): string | undefined {
   const of = `the certificate of ${addressText(config)}`
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return `${of} is not for "${expectedName(config)}"`
   const problem = CERTIFICATE_ERRORS[code]
   if (problem === undefined) return undefined
-  const anchor = config.tls.ca === undefined ? "one signed by a CA of the system's" : 'one signed by the CA of `tls.ca`'
+  const anchor =
+    config.tls.ca === undefined ? "one signed by a CA of the system's" : `one signed by the CA of ${caSetting}`
   const name = config.tls.mode === 'verify-full' ? ` for "${expectedName(config)}"` : ''
   return `${of} ${problem} (expected: ${anchor}${name})`
 }
@@ -94,13 +114,13 @@ const CLIENT_CERTIFICATE_ALERT =
   /ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_\w+|UNKNOWN_CA|ACCESS_DENIED|DECRYPT_ERROR)/
 
 /** Whatever was thrown on the way up, as the error for the client. */
-export function explainFailure(target: UpstreamTarget, stage: Stage, thrown: unknown): AccessError {
+export function explainFailure(target: Peer, stage: Stage, thrown: unknown): AccessError {
   if (thrown instanceof AccessError) return thrown
   if (thrown instanceof UpstreamLoginError) return loginRefused(target, thrown)
   if (thrown instanceof UpstreamUnusable) return unreachable(target, thrown.message, thrown)
   const code = thrown instanceof Error && 'code' in thrown ? String(thrown.code) : ''
   if (CLIENT_CERTIFICATE_ALERT.test(code)) return loginRefused(target, thrown)
-  const certificate = certificateText(code, target.config)
+  const certificate = certificateText(code, target)
   if (certificate !== undefined) return unreachable(target, certificate, thrown)
   const network = NETWORK_ERRORS[code]?.(target.config)
   if (network !== undefined) {

@@ -4,9 +4,8 @@ import { readFile } from 'node:fs/promises'
 import * as net from 'node:net'
 import * as tls from 'node:tls'
 import { serialize } from 'pg-protocol'
-import type { DatabaseConfig } from '../config/schema.ts'
 import type { Attempt } from './attempt.ts'
-import { expectedName, UpstreamUnusable } from './failure.ts'
+import { type Endpoint, expectedName, UpstreamUnusable } from './failure.ts'
 
 const KEEPALIVE_AFTER = 30_000
 /** Of each address of a name before the next one is tried; Node's 250 ms is less than a far region's round trips under loss. */
@@ -19,14 +18,14 @@ export interface ClientCertificate {
 }
 
 /** PostgreSQL has no TLS on Unix sockets; libpq ignores sslmode there as well. */
-export function usesTls(config: DatabaseConfig): boolean {
+export function usesTls(config: Endpoint): boolean {
   return !config.host.startsWith('/') && config.tls.mode !== 'disable'
 }
 
 /** @throws what the socket threw, or UpstreamUnusable; the attempt's owner destroys the sockets. */
 export async function openTransport(
   attempt: Attempt,
-  config: DatabaseConfig,
+  config: Endpoint,
   certificate?: ClientCertificate,
 ): Promise<net.Socket | tls.TLSSocket> {
   // Before there is a socket that could be reset in the meantime.
@@ -88,7 +87,7 @@ function firstChunk(socket: net.Socket): Promise<Buffer> {
 async function handshake(
   attempt: Attempt,
   socket: net.Socket,
-  config: DatabaseConfig,
+  config: Endpoint,
   secureContext: tls.SecureContext,
 ): Promise<tls.TLSSocket> {
   const name = expectedName(config)
@@ -118,7 +117,7 @@ const contexts = new Map<string, tls.SecureContext>()
 const MAX_CONTEXTS = 64
 
 async function secureContextFor(
-  config: DatabaseConfig,
+  config: Endpoint,
   certificate: ClientCertificate | undefined,
 ): Promise<tls.SecureContext> {
   try {
