@@ -19,6 +19,7 @@ const LAYERS = [
   'upstream',
   'session',
   'http',
+  'client',
   'proxy',
   'cli',
 ]
