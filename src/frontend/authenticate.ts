@@ -1,6 +1,7 @@
 /** Asks the client for its token: as a cleartext password over TLS, or by OAUTHBEARER where the client asked for that. */
 import type { Socket } from 'node:net'
 import { AccessError } from '../errors.ts'
+import { tokenMissing } from '../identity/mistaken-password.ts'
 import {
   type Challenge,
   challengeFor,
@@ -61,7 +62,7 @@ async function requestPassword({ stream, reader }: AuthenticatingConnection): Pr
   }
   // `$(cat token)` is trimmed by the shell, PGPASSFILE and secrets of CI systems often end in a newline.
   const token = decodeToken(password).trimEnd()
-  if (token === '') throw tokenMissing()
+  if (token === '') throw tokenMissing('the password of the connection string is empty')
   return { token, mechanism: 'password', refuse: (error, denialId) => sendError(stream, error, denialId) }
 }
 
@@ -128,17 +129,8 @@ function decodeToken(bytes: Buffer): string {
 }
 
 function tokenTooLong(): AccessError {
-  return new AccessError('token_malformed', `the token is longer than ${MAX_TOKEN_LENGTH} bytes`)
-}
-
-function tokenMissing(): AccessError {
   return new AccessError(
-    'token_missing',
-    'no token: the password of the connection string is empty; it must be the OIDC token of the CI job',
-    {
-      hint:
-        'GitHub Actions gives a job a token only with "permissions: id-token: write", GitLab with "id_tokens:"; ' +
-        'a pull request from a fork gets none.',
-    },
+    'token_malformed',
+    `the token is longer than ${MAX_TOKEN_LENGTH} bytes: put the token alone into the password`,
   )
 }

@@ -1,6 +1,7 @@
 /** Reading a JSON Web Token strictly, before anything of it is believed. RFC 7515 compact serialisation, RFC 8725. */
 import { AccessError } from '../errors.ts'
 import { MAX_KID_BYTES } from './key-set.ts'
+import { mistakenPassword, notAToken } from './mistaken-password.ts'
 import { parseStrictObject } from './strict-json.ts'
 
 export const MAX_TOKEN_BYTES = 64 * 1024
@@ -20,11 +21,17 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 /**
  * `jku`, `x5u`, `x5c` and `jwk` are ignored: keys come from the configured issuer only. No `crit` is understood, so any
  * is refused.
- * @throws AccessError `token_malformed`, terse: nothing that an unverified token says is repeated.
+ * @throws AccessError `token_malformed`, or `token_missing` for a variable that was not expanded and its like; terse:
+ *   nothing that an unverified token says is repeated.
  */
 export function decodeToken(token: string): DecodedToken {
   if (token.length > MAX_TOKEN_BYTES) throw malformed('it is longer than 64 KiB')
+  const mistake = mistakenPassword(token)
+  if (mistake !== undefined) throw mistake
+  // Base64url of `{`: without it there is no header.
+  if (!/^e[\w-]/.test(token)) throw notAToken()
   const [header = '', payload = '', signature = '', ...more] = token.split('.')
+  if (more.length === 2) throw malformed('it is encrypted (five parts), and a signed one (three parts) is wanted')
   // An empty signature is what `alg: none` looks like.
   if (more.length > 0 || header === '' || payload === '' || signature === '') {
     throw malformed('three parts with dots between them are wanted')

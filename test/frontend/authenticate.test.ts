@@ -126,7 +126,7 @@ describe('password', () => {
     const client = await start(listener)
     await message(client)
     client.write(passwordMessage(''))
-    expect((await errorOf(client)).get('H')).toContain('permissions: id-token: write')
+    expect((await errorOf(client)).get('M')).toContain('permissions: id-token: write')
   })
 
   test('a client that closes at the password request, as psql without a password', async () => {

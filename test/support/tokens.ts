@@ -37,8 +37,8 @@ export function signingKey(kid: string, alg: 'RS256' | 'ES256' = 'ES256'): Signi
   }
 }
 
-/** A token of any parts, signed by nobody. */
-export function forged(header: object | string, payload: object | string, signature = 'c2lnbmF0dXJl'): string {
+/** A token of any parts, signed by nobody; the signature is as long as one of RS256. */
+export function forged(header: object | string, payload: object | string, signature = 'A'.repeat(342)): string {
   const part = (value: object | string) =>
     Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
   return `${part(header)}.${part(payload)}.${signature}`
