@@ -84,6 +84,8 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
     if (type !== B.NotificationResponse) tracker.received(length + HEADER)
     switch (type) {
       case B.EmptyQueryResponse:
+        tracker.emptyQuery()
+        return 0
       case B.PortalSuspended:
       case B.FunctionCallResponse:
         tracker.completedWithoutTag()

@@ -30,6 +30,12 @@ export interface NamedStatement {
 export const NO_TEXT: StatementText = { text: undefined, bytes: 0, sha256: undefined, truncated: false }
 /** A name that is not in the map. */
 export const UNKNOWN_STATEMENT: NamedStatement = { text: NO_TEXT, statement: '', bindBytes: 0 }
+/** What an EmptyQueryResponse answers where the text is not known: it had no statement in it. */
+export const EMPTY_STATEMENT: NamedStatement = {
+  text: { text: '', bytes: 0, sha256: undefined, truncated: false },
+  statement: '',
+  bindBytes: 0,
+}
 
 export interface NameMap {
   get(name: string): NamedStatement | undefined

@@ -1,6 +1,7 @@
 /** What the tracker remembers of a message until it is answered. */
 
 import type { StatementRecord } from '../audit/recorder.ts'
+import { tokens } from '../audit/sql-tokens.ts'
 import { EXECUTE, FUNCTION_CALL, QUERY } from './answer-queue.ts'
 import type { CommandTag } from './command-tag.ts'
 import type { StatementText } from './name-map.ts'
@@ -55,6 +56,12 @@ export function weightOf({ text, name, portal }: Pending): number {
 
 export function mayHoldMore(text: StatementText | undefined): boolean {
   return text?.truncated === true || hasInnerSemicolon(text?.text)
+}
+
+/** Whether a text holds no statement: comments, white space and semicolons. One that was not kept does not count. */
+export function isBlank(text: string | undefined): boolean {
+  if (text === undefined) return false
+  return tokens(text).every(({ kind, start }) => kind === 'comment' || text[start] === ';')
 }
 
 /** Whether a Query's text may hold more than one statement; the classifier knows for certain. */

@@ -26,8 +26,8 @@ import {
 } from './answer-queue.ts'
 import { type CommandTag, parseCommandTag } from './command-tag.ts'
 import { DiscardedPipeline } from './discarded-pipeline.ts'
-import { NO_TEXT, type StatementText } from './name-map.ts'
-import { type Ending, isExecution, mayHoldMore, type Pending, pendingOf, weightOf } from './pending.ts'
+import { EMPTY_STATEMENT, NO_TEXT, type StatementText } from './name-map.ts'
+import { type Ending, isBlank, isExecution, mayHoldMore, type Pending, pendingOf, weightOf } from './pending.ts'
 import { SessionNames } from './session-names.ts'
 import { type SessionTotals, StatementRecords, type TransactionStatus } from './statement-records.ts'
 
@@ -169,7 +169,12 @@ export class StatementTracker {
     this.#complete(parseCommandTag(buffer, start, end, this.#records.copy))
   }
 
-  /** EmptyQueryResponse, PortalSuspended or FunctionCallResponse. */
+  /** Also the answer of a portal that its Bind made and left empty when it failed: what stood under the name before does not run then. */
+  emptyQuery(): void {
+    this.#complete(undefined, true)
+  }
+
+  /** PortalSuspended or FunctionCallResponse. */
   completedWithoutTag(): void {
     this.#complete(undefined)
   }
@@ -298,13 +303,14 @@ export class StatementTracker {
   }
 
   /** The execution at the head succeeded. A Query goes on with its next statement; a FunctionCall stays for its ReadyForQuery. */
-  #complete(tag: CommandTag | undefined): void {
+  #complete(tag: CommandTag | undefined, empty = false): void {
     const kind = this.#headOf(EXECUTIONS)
     const entry = this.#queue.head()
     if (kind === 0 || entry === undefined) return
     const records = this.#records
     this.#strays = 0
-    const statement = this.#names.statementOf(kind, entry)
+    const named = this.#names.statementOf(kind, entry)
+    const statement = empty && kind === EXECUTE && !isBlank(named.text.text) ? EMPTY_STATEMENT : named
     const end: Ending = { outcome: 'success', tag }
     if (kind === EXECUTE) records.hold(kind, entry, statement, end)
     else records.add(kind, entry, statement, end)

@@ -167,6 +167,8 @@ function fromAudit(events: readonly StageEvent[]): Map<string, Outcome[]> {
       error?: { type: string }
     }
     if (error?.type === 'not_executed' || !wasExecuted(event)) continue
+    // An Execute of an empty portal runs nothing, and PostgreSQL's log is silent about it.
+    if (event.pgusher['protocol'] === 'extended' && db.query?.text === '') continue
     const told = sessions.get(session.id) ?? []
     sessions.set(session.id, told)
     const { outcome, batch_index } = event.pgusher

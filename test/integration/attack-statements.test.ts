@@ -345,3 +345,29 @@ test('the label of a bound portal', async () => {
   })
   expect(told(statements)).toEqual([['select 1', 'success', '']])
 })
+
+test('a portal that its Bind left empty is answered as an empty query, and no text that stood there before is said to have run', async () => {
+  const insert = "insert into public.ran values ('stale')"
+  const statements = await record(async (client) => {
+    await client.ask(query('begin'))
+    await client.ask(parse('', insert), bind('', ''), parse('bad', 'select 1/0'), bind('', 'bad'), sync)
+    // PostgreSQL has made the portal anew before it planned, and the plan failed.
+    expect(await client.ask(execute(''), sync)).toEqual(['I', 'Z E'])
+  })
+  expect(told(statements).filter(([, outcome]) => outcome === 'success')).toEqual([
+    ['begin', 'success', ''],
+    ['', 'success', ''],
+  ])
+  expect(await stage.admin('select * from public.ran', 'shop')).not.toContainEqual({ what: 'stale' })
+})
+
+test('an empty query keeps its comment on record', async () => {
+  const statements = await record(async (client) => {
+    expect(await client.ask(run('/* ping */ ;'), query('-- pong'), sync)).toContain('I')
+    await client.until('Z')
+  })
+  expect(told(statements)).toEqual([
+    ['/* ping */ ;', 'success', ''],
+    ['-- pong', 'success', ''],
+  ])
+})

@@ -1,7 +1,7 @@
 /**
  * PostgreSQL's side of the protocol as far as it matters to what runs and what does not: names, transactions, the part of a pipeline
  * that an error discards, COPY FROM STDIN (src/backend/tcop/postgres.c, src/backend/commands/copyfromparse.c). SQL is a few words:
- * `ok`, `err`, `empty`, `begin`, `commit`, `copyin`, `copybad` (fails before it reads), `late` (fails at its commit), each with a
+ * `ok`, `err`, `--empty`, `begin`, `commit`, `copyin`, `copybad` (fails before it reads), `late` (fails at its commit), each with a
  * number to tell texts apart, joined by `;`.
  */
 import { readyForQuery } from '../../src/wire/backend.ts'
@@ -99,7 +99,7 @@ export function createBackendModel(): BackendModel {
     }
     if (verb === 'late' && rest === undefined && status === 'I') late = true
     ran.push({ text, code: '' })
-    if (verb === 'empty') say(B.EmptyQueryResponse)
+    if (verb === '--empty') say(B.EmptyQueryResponse)
     else say(B.CommandComplete, cstring(verb === 'ok' ? 'SELECT 1' : verb.toUpperCase()))
     return true
   }

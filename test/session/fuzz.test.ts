@@ -66,7 +66,7 @@ function messageCutter(onMessage: (type: number, body: Buffer) => void): (bytes:
 
 const NAMES = ['', '', 'a', 'b']
 const name = fc.constantFrom(...NAMES)
-const verb = fc.constantFrom('ok', 'ok', 'ok', 'err', 'empty', 'begin', 'commit', 'copyin', 'copybad')
+const verb = fc.constantFrom('ok', 'ok', 'ok', 'err', '--empty', 'begin', 'commit', 'copyin', 'copybad')
 const statement = fc.tuple(verb, fc.nat(999)).map(([word, n]) => `${word} ${n}`)
 /** Two COPYs of one Query, with or without what ends each. */
 const copies = fc
