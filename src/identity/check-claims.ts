@@ -44,9 +44,9 @@ export function checkTime(times: Times, name: string, issuer: IssuerConfig, now:
   const { exp, iat, nbf } = times
   const preset = PRESETS[issuer.preset]
   if (now >= exp + LEEWAY) {
-    throw new AccessError('token_expired', `the token expired ${span(now - exp)} ago`, {
+    throw new AccessError('token_expired', `the token expired ${span(now - exp)} ago; ${freshToken(issuer)}`, {
       detail: `exp is ${time(exp)}, pgusher's clock says ${time(now)}.`,
-      hint: freshToken(issuer),
+      hint: longJobs(issuer),
     })
   }
   const valid = Math.max(iat, nbf ?? iat)
@@ -60,16 +60,16 @@ export function checkTime(times: Times, name: string, issuer: IssuerConfig, now:
   if (now - iat > maxAge + LEEWAY) {
     throw new AccessError(
       'token_too_old',
-      `the token was issued ${span(now - iat)} ago, and issuer ${quote(name)} takes tokens up to ${span(maxAge)} old`,
-      { detail: `iat is ${time(iat)}, pgusher's clock says ${time(now)}.`, hint: freshToken(issuer) },
+      `the token was issued ${span(now - iat)} ago, and issuer ${quote(name)} takes tokens up to ${span(maxAge)} old; ${freshToken(issuer)}`,
+      { detail: `iat is ${time(iat)}, pgusher's clock says ${time(now)}.`, hint: longJobs(issuer) },
     )
   }
   const maxLife = issuer.max_token_life ?? preset.maxTokenLife
   if (exp - iat > maxLife) {
     throw new AccessError(
       'token_too_old',
-      `the token lives ${span(exp - iat)}, and issuer ${quote(name)} takes tokens that live up to ${span(maxLife)}`,
-      { hint: `Ask for a token with a shorter life, or the operator raises max_token_life: ${recipe(issuer)}` },
+      `the token lives ${span(exp - iat)}, and issuer ${quote(name)} takes tokens that live up to ${span(maxLife)}; ask for one with a shorter life`,
+      { hint: `In the job: ${recipe(issuer)}. Or the operator raises max_token_life of the issuer.` },
     )
   }
 }
@@ -123,9 +123,11 @@ export function checkPresetRules(principal: Principal, issuer: IssuerConfig): vo
   const preset = PRESETS[issuer.preset]
   for (const marker of preset.executionMarkers) {
     if (principal.claims.has(marker)) continue
-    throw new AccessError('claim_missing', `the token has no ${marker}: it was not issued to a running job`, {
-      hint: `In the job: ${recipe(issuer)}`,
-    })
+    throw new AccessError(
+      'claim_missing',
+      `the token has no ${marker}: it was not issued to a running job; get one inside the job: ${shortRecipe(issuer)}`,
+      { hint: `In the job: ${recipe(issuer)}` },
+    )
   }
   for (const { claim, values, why } of preset.refused) {
     const value = values.find((refused) => claimEquals(principal.claims.get(claim), refused))
@@ -145,13 +147,25 @@ export function checkPresetRules(principal: Principal, issuer: IssuerConfig): vo
   }
 }
 
+/** For MESSAGE: what to do about a token that is over. */
 function freshToken(issuer: IssuerConfig): string {
-  if (PRESETS[issuer.preset].refetchable) return `Get a fresh token when you connect: ${recipe(issuer)}`
-  return `A job gets this token once, at its start: connect earlier in the job, or put the database work into a job of its own. (${recipe(issuer)})`
+  return PRESETS[issuer.preset].refetchable
+    ? `fetch one at connect time, in the step that connects: ${shortRecipe(issuer)}`
+    : 'a job gets this token once, at its start: connect earlier in the job, or put the database work into a job of its own'
+}
+
+function longJobs(issuer: IssuerConfig): string {
+  const again = PRESETS[issuer.preset].refetchable ? 'fetches a token for every connection' : 'keeps a way in open'
+  return `The token: ${recipe(issuer)}. For programs that connect again and again, "pgusher exec -- COMMAND" ${again}.`
 }
 
 function recipe(issuer: IssuerConfig): string {
   return PRESETS[issuer.preset].tokenRecipe.replaceAll('AUD', () => issuer.audience)
+}
+
+/** Without the remark in brackets at its end, so that it fits into MESSAGE. */
+function shortRecipe(issuer: IssuerConfig): string {
+  return recipe(issuer).replace(/ \([^()]*\)$/, '')
 }
 
 function time(milliseconds: number): string {

@@ -45,6 +45,21 @@ export function notAToken(): AccessError {
   )
 }
 
+/**
+ * A JSON Web Token of an issuer that is not configured. CI systems have some for their own machinery, next to the one that is
+ * meant: what kind it is may be told, since that comes from the token and not from the configuration.
+ */
+export function unknownIssuer({ iss, scp }: Readonly<Record<string, unknown>>): AccessError {
+  const own =
+    typeof scp === 'string' && /(^|[ :])Actions\.\w/.test(scp.slice(0, LOOKED_AT))
+      ? `a token of the runner's own (ACTIONS_ID_TOKEN_REQUEST_TOKEN or ACTIONS_RUNTIME_TOKEN), not an OIDC token: it is what one asks for a token with, at $ACTIONS_ID_TOKEN_REQUEST_URL`
+      : iss === 'app.vstoken.visualstudio.com'
+        ? 'System.AccessToken of Azure DevOps, not an OIDC token: it is what one asks for a token with, at $SYSTEM_OIDCREQUESTURI'
+        : undefined
+  if (own === undefined) return new AccessError('issuer_unknown', "the token's issuer is not configured here")
+  return new AccessError('issuer_unknown', `the password is ${own}`, { hint: SECRET_SHOWN })
+}
+
 /** Words of a fixed list, in one spelling: nothing is repeated. */
 function wordFor(word: string): string {
   return /^["']/.test(word) ? 'a pair of quotation marks' : `the word ${word.toLowerCase().replace(/[()]/g, '')}`

@@ -7,6 +7,7 @@ import { checkAudience, checkPresetRules, checkRequired, checkTimeUnless } from 
 import { type ConfiguredIssuer, configuredIssuers, type VerifierLog } from './configured-issuers.ts'
 import type { IssuerKeys, KeyState } from './issuer-keys.ts'
 import { findKey, importKey, type KeyEntry, type KeySet } from './key-set.ts'
+import { unknownIssuer } from './mistaken-password.ts'
 import type { Principal } from './principal.ts'
 import { createPrincipalCache } from './principal-cache.ts'
 import { principalFromClaims } from './principal-from-claims.ts'
@@ -64,7 +65,7 @@ export function createVerifier(
       if (known !== undefined) return known
       const decoded = decodeToken(token)
       const issuer = byUrl.get(decoded.iss ?? '')
-      if (issuer === undefined) throw new AccessError('issuer_unknown', "the token's issuer is not configured here")
+      if (issuer === undefined) throw unknownIssuer(decoded.claims)
       const { fingerprint } = await verifySignature(token, decoded, issuer)
       const toPrincipal = () => principalFromClaims(issuer.name, issuer.config, decoded.claims, { sha256 })
       const principal = checkSigned(decoded, issuer, now(), toPrincipal, options)
