@@ -26,6 +26,7 @@ export const DENIAL_SQLSTATE = {
   denied_by_rule: '42501',
   database_unknown: '3D000',
   role_not_allowed: '42501',
+  job_barred: '42501',
   statement_not_allowed: '42501',
   limit_sessions: '53300',
   limit_rate: '53300',

@@ -5,14 +5,18 @@ import { hostname } from 'node:os'
 import { openRecorder } from './audit/open.ts'
 import type { Diagnostic } from './config/diagnostics.ts'
 import type { ListenAddress } from './config/scalars.ts'
+import { type ControlServer, startControl } from './http/control.ts'
 import { startHttp } from './http/server.ts'
 import { createAdmission } from './session/admission.ts'
+import { createBars } from './session/bars.ts'
 import { createCancelKeys } from './session/cancel-keys.ts'
 import { createCredentials } from './session/credentials.ts'
-import { drainSessions, endDisallowed } from './session/drain.ts'
+import { closeDisallowedWindows, drainSessions, endDisallowed } from './session/drain.ts'
 import { handleConnection } from './session/handle-connection.ts'
 import { createJobWindows } from './session/job-windows.ts'
+import { kill } from './session/kill.ts'
 import { bindListener } from './session/listener.ts'
+import { overview } from './session/operator.ts'
 import type { ProxyContext, Snapshot } from './session/proxy-context.ts'
 import { createRegistry } from './session/registry.ts'
 import { needsRestart, policyLoaded, policyRejected } from './session/reload-report.ts'
@@ -96,6 +100,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     cancelKeys: createCancelKeys(),
     leases: credentials.leases,
     windows: createJobWindows(),
+    bars: createBars(),
     tickets: undefined,
     recorder,
     metrics,
@@ -116,6 +121,8 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     contentType: metrics.contentType,
   })
   stack.defer(() => http.close())
+  const control = await openControl(context, instance)
+  stack.defer(() => control?.close())
   const address = await bindListener(listener, config.listen.address)
   const kept = stack.move()
   log.info({ address, http: http.address, instance, policy: snapshot.policy.version }, 'pgusher is ready')
@@ -144,7 +151,8 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     for (const setting of needsRestart(previous, snapshot))
       log.warn({ setting }, 'this setting was changed and needs a restart')
     const ended = endDisallowed(registry.all(), snapshot.policy, Date.now())
-    log.info({ policy: snapshot.policy.version, sessionsEnded: ended }, 'configuration reloaded')
+    const windowsClosed = closeDisallowedWindows(context.windows, snapshot.policy, Date.now())
+    log.info({ policy: snapshot.policy.version, sessionsEnded: ended, windowsClosed }, 'configuration reloaded')
     return true
   }
 
@@ -198,6 +206,17 @@ function createListener(context: ProxyContext, connections: Map<Socket, Promise<
   // EMFILE and its like concern one accept; the listener goes on.
   server.on('error', (err) => context.log.error({ err }, 'a connection could not be accepted'))
   return server
+}
+
+/** Undefined where the configuration has none. */
+async function openControl(context: ProxyContext, instance: string): Promise<ControlServer | undefined> {
+  const { control } = context.current().config
+  if (control === undefined) return undefined
+  return startControl(control.socket, {
+    overview: () => overview(context, instance, Date.now()),
+    kill: (order) => kill(order, context, Date.now()),
+    onFailure: (err) => context.log.error({ err }, 'a request on the control socket failed in an unexpected way'),
+  })
 }
 
 function readiness(context: ProxyContext): { ok: boolean; reasons: string[] } {

@@ -10,6 +10,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./serve.ts')).serveCommand(),
   check: async () => (await import('./check.ts')).checkCommand(),
   explain: async () => (await import('./explain.ts')).explainCommand(),
+  sessions: async () => (await import('./sessions.ts')).sessionsCommand(),
+  kill: async () => (await import('./kill.ts')).killCommand(),
   demo: demoCommand,
   schema: async () => (await import('./schema.ts')).schemaCommand(),
   version: async () => (await import('./version.ts')).versionCommand(),

@@ -28,7 +28,7 @@ function readablePaths(config: Config): Path[] {
 /** Makes every path of `config` absolute, in place. */
 export function resolvePaths(config: Config, mainFile: string): void {
   const base = dirname(resolve(mainFile))
-  for (const path of [...readablePaths(config), ['audit', 'file', 'path']]) {
+  for (const path of [...readablePaths(config), ['audit', 'file', 'path'], ['control', 'socket']]) {
     const value = valueAt(config, path)
     if (typeof value === 'string') setAt(config, path, resolve(base, value))
   }

@@ -60,6 +60,12 @@ const http = z.strictObject({
   address: hostPort.prefault('127.0.0.1:6433').describe('for /livez, /readyz and /metrics'),
 })
 
+const control = z.strictObject({
+  socket: path.describe(
+    "Unix socket for `pgusher sessions` and `pgusher kill`: whoever may open it, which is pgusher's own user and root, may end jobs",
+  ),
+})
+
 const audit = z.strictObject({
   file: z
     .strictObject({
@@ -234,6 +240,7 @@ export const configSchema = z.strictObject({
     .describe("this replica's name in events; the host name without it"),
   listen,
   http: http.prefault({}),
+  control: control.optional(),
   log: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error']).default('info') }).prefault({}),
   audit: audit.prefault({}),
   tickets: tickets.optional(),

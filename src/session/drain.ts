@@ -1,8 +1,9 @@
 /** Ends sessions in bulk: at shutdown and after a reload. */
 import { AccessError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
+import type { JobWindows } from './job-windows.ts'
 import type { LiveSession, Registry } from './registry.ts'
-import { noLongerAllowed } from './still-allowed.ts'
+import { noLongerAllowed, stillGranted } from './still-allowed.ts'
 
 const POLL = 50
 
@@ -38,4 +39,9 @@ export function endDisallowed(sessions: readonly LiveSession[], policy: Policy, 
     session.end('policy', error)
   }
   return ended
+}
+
+/** Closes the windows that the policy would not open, and shortens the longer ones. Returns how many were closed. */
+export function closeDisallowedWindows(windows: JobWindows, policy: Policy, now: number): number {
+  return windows.closeDisallowed((principal, grant) => stillGranted(policy, principal, grant, now), now)
 }

@@ -119,7 +119,8 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     }
     watch.split('upstream')
     refuseNewSessions(proxy)
-    // A reload in the meantime did not find this session yet.
+    // A kill or a reload in the meantime did not find this session yet.
+    proxy.bars.refuse(principal)
     const changed = noLongerAllowed(proxy.current().policy, { principal, request, grant }, Date.now())
     if (changed !== undefined) throw changed
     clearTimeout(timer)

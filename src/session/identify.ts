@@ -8,8 +8,8 @@ import { isOver } from '../identity/check-claims.ts'
 import type { Principal } from '../identity/principal.ts'
 import type { Verifier } from '../identity/verifier.ts'
 import type { Grant } from '../policy/types.ts'
-import type { JobWindows } from './job-windows.ts'
 import type { ProxyContext } from './proxy-context.ts'
+import { policyChanged, stillGranted } from './still-allowed.ts'
 
 export interface Identified {
   principal: Principal
@@ -18,7 +18,7 @@ export interface Identified {
 }
 
 export interface IdentifyContext {
-  proxy: Pick<ProxyContext, 'tickets' | 'windows'>
+  proxy: Pick<ProxyContext, 'tickets' | 'windows' | 'bars'>
   verifier: Verifier
   /** Learns whose token it is, also where it is refused. */
   identity: Pick<SessionIdentity, 'principal' | 'unverifiedTokenSha256'>
@@ -27,9 +27,16 @@ export interface IdentifyContext {
 /**
  * @param secret the password as the job sent it
  * @param alias the entry of `databases` that it asks for
- * @throws AccessError as `Verifier.verify` and `Tickets.redeem`
+ * @throws AccessError as `Verifier.verify` and `Tickets.redeem`; `job_barred`
  */
-export async function identify(
+export async function identify(secret: string, alias: string, context: IdentifyContext): Promise<Identified> {
+  const identified = await verify(secret, alias, context)
+  context.identity.principal = identified.principal
+  context.proxy.bars.refuse(identified.principal)
+  return identified
+}
+
+async function verify(
   secret: string,
   alias: string,
   { proxy, verifier, identity }: IdentifyContext,
@@ -68,18 +75,26 @@ export interface Admitting extends Identified {
  */
 export function admit(
   { principal, ticket, grant, address, issuer }: Admitting,
-  proxy: { windows: JobWindows },
+  proxy: Pick<ProxyContext, 'windows' | 'current'>,
 ): AdmissionRecord {
   const now = Date.now()
   if (ticket !== undefined) return admitTicket(ticket, grant, address)
   const over = isOver(principal, issuer, now)
-  const window = proxy.windows.admit({ principal, grant, address, over }, now)
+  const window = proxy.windows.admit({ principal, grant: inForce(proxy, principal, grant, now), address, over }, now)
   if (window === undefined) return { kind: 'token' }
   const { openedAt, closesAt, connections } = window
   return {
     kind: over ? 'window' : 'token',
     window: { opened_at: iso(openedAt), closes_at: iso(closesAt), connections },
   }
+}
+
+/** A reload since the decision has closed the windows that it found; none may be opened by the old policy behind it. */
+function inForce(proxy: Pick<ProxyContext, 'current'>, principal: Principal, grant: Grant, now: number): Grant {
+  const { policy } = proxy.current()
+  const found = policy.version === grant.policyVersion ? grant : stillGranted(policy, principal, grant, now)
+  if (found === undefined) throw policyChanged()
+  return found
 }
 
 function admitTicket(ticket: TicketContent, grant: Grant, address: string): AdmissionRecord {

@@ -23,119 +23,183 @@ export interface WindowRequest {
   over: boolean
 }
 
+/** An open window, for the operator. */
+export interface OpenWindow extends JobWindow {
+  /** Of the token that opened it. */
+  principal: Principal
+  rule: string
+}
+
 export interface JobWindows {
-  /** Whether a token has been let in under a window that may still be open: an expired one is then worth a look at the policy. */
+  /** Whether a token has been let in by a rule with windows: an expired one is then worth a look at the policy. */
   knows(tokenSha256: string): boolean
   /**
-   * @returns the window, or undefined where the rule has none and the token is valid by itself
+   * @returns the window, or undefined where the rule has none or it is closed, and the token is valid by itself
    * @throws AccessError `token_expired` where no window of this rule is open, `address_mismatch`, `limit_rate`
    */
   admit(request: WindowRequest, now: number): JobWindow | undefined
   /** For a job that is killed. @returns how many were open */
   closeJob(jobKey: string, now: number): number
+  /**
+   * Closes for good what the policy of now does not give any more. @param still what it gives to that principal for the same
+   * database, role and rule. @returns how many were open
+   */
+  closeDisallowed(still: (principal: Principal, grant: Grant) => Grant | undefined, now: number): number
+  listOpen(now: number): OpenWindow[]
+  /** Open ones, and closed ones that are remembered. */
   readonly size: number
+}
+
+export interface WindowLimits {
+  windows: number
+  /** Of one window. A job that gets a token for each connect forgets its oldest. */
+  tokensEach: number
+  tokens: number
 }
 
 interface Entry {
   key: string
-  jobKey: string
   openedAt: number
-  /** As it was when last used; a reload may shorten it. */
+  /** What a reload shortens stays short. */
   closesAt: number
-  connections: number
+  /** Before its time. A flag, because a clock that is set back must not open it again. */
   closed: boolean
-  /** The address that used it first, by SHA-256 of the token. */
-  tokens: Map<string, string>
+  connections: number
+  principal: Principal
+  /** By database and role. */
+  grants: Map<string, Grant>
+  /** Hex SHA-256. */
+  tokens: Set<string>
 }
 
-/** A job that asks for a token at each connect would fill the memory; tokens past this are good for their own time only. */
-const MAX_TOKENS = 200
-const MAX_WINDOWS = 50_000
+/** A token that came by a rule with windows. */
+interface KnownToken {
+  /** The one that used it first, where the rule binds it. */
+  address: string | undefined
+  entries: Set<Entry>
+}
+
+/** Some 100 MiB with tokens as long as CI systems make them; when it is full the oldest window goes. */
+const LIMITS: WindowLimits = { windows: 10_000, tokensEach: 200, tokens: 100_000 }
 /** A closed window is remembered so long, lest a later token of the same job attempt opens it again: no CI's job lives longer by default. */
 const REMEMBERED = 24 * 3_600_000
 
-export function createJobWindows(): JobWindows {
+export function createJobWindows(limits: WindowLimits = LIMITS): JobWindows {
+  /** The oldest are the first. */
   const windows = new Map<string, Entry>()
-  const byToken = new Map<string, Set<Entry>>()
+  const tokens = new Map<string, KnownToken>()
+
+  function forgetToken(entry: Entry, sha256: string): void {
+    entry.tokens.delete(sha256)
+    const known = tokens.get(sha256)
+    known?.entries.delete(entry)
+    if (known?.entries.size === 0) tokens.delete(sha256)
+  }
 
   function forget(entry: Entry): void {
     windows.delete(entry.key)
-    for (const token of entry.tokens.keys()) {
-      const entries = byToken.get(token)
-      entries?.delete(entry)
-      if (entries?.size === 0) byToken.delete(token)
-    }
+    for (const sha256 of entry.tokens) forgetToken(entry, sha256)
   }
 
-  /** The oldest are the first in the map. */
   function makeRoom(now: number): void {
     for (const entry of windows.values()) {
       const over = now >= Math.max(entry.closesAt, entry.openedAt + REMEMBERED)
-      if (!over && windows.size < MAX_WINDOWS) return
+      if (!over && windows.size < limits.windows && tokens.size <= limits.tokens) return
       forget(entry)
     }
   }
 
-  function open({ principal, grant, address }: WindowRequest, key: string, window: number, now: number): Entry {
+  function open(principal: Principal, key: string, window: number, now: number): Entry {
     makeRoom(now)
-    const { jobKey } = principal
-    const fresh = { openedAt: now, closesAt: now + window, connections: 0, closed: false }
-    const entry: Entry = { key, jobKey, ...fresh, tokens: new Map() }
+    const empty = { closed: false, connections: 0, grants: new Map(), tokens: new Set<string>() }
+    const entry: Entry = { key, openedAt: now, closesAt: now + window, principal, ...empty }
     windows.set(key, entry)
-    bind(entry, principal.tokenSha256, address, grant)
     return entry
   }
 
-  function bind(entry: Entry, token: string, address: string, { anyAddress }: Grant): void {
-    const bound = entry.tokens.get(token)
-    if (bound !== undefined) {
-      if (bound !== address && !anyAddress) throw otherAddress()
-      return
-    }
-    if (entry.tokens.size >= MAX_TOKENS) return
-    entry.tokens.set(token, address)
-    byToken.set(token, (byToken.get(token) ?? new Set()).add(entry))
+  /** Of every rule that binds tokens to addresses: a copy must not pass by asking for another database. */
+  function checkAddress(sha256: string, address: string, { anyAddress }: Grant): void {
+    const bound = tokens.get(sha256)?.address
+    if (!anyAddress && bound !== undefined && bound !== address) throw otherAddress()
   }
 
+  function remember(entry: Entry, { principal, address, grant }: WindowRequest, now: number): void {
+    const { tokenSha256: sha256 } = principal
+    entry.grants.set(`${grant.database}\0${grant.role}`, grant)
+    const known = tokens.get(sha256) ?? { address: undefined, entries: new Set<Entry>() }
+    if (!grant.anyAddress) known.address ??= address
+    tokens.set(sha256, known)
+    known.entries.add(entry)
+    entry.tokens.add(sha256)
+    const [oldest] = entry.tokens
+    if (entry.tokens.size > limits.tokensEach && oldest !== undefined) forgetToken(entry, oldest)
+    if (tokens.size > limits.tokens) makeRoom(now)
+  }
+
+  function close(entry: Entry, now: number): void {
+    entry.closed = true
+    entry.closesAt = Math.min(entry.closesAt, now)
+  }
+
+  /** A copy, because what is done with them may change the map. */
+  const openEntries = (now: number): Entry[] => [...windows.values()].filter((entry) => isOpen(entry, now))
+
   return {
-    knows: (token) => byToken.has(token),
+    knows: (sha256) => tokens.has(sha256),
     admit(request, now) {
       const { principal, grant, address, over } = request
-      if (grant.jobWindow === undefined) {
+      const { jobWindow, windowConnections } = grant
+      if (jobWindow === undefined) {
         if (over) throw expired(`rule "${grant.rule}" has no job_window`)
         return undefined
       }
-      const key = `${principal.jobKey}\0${grant.database}\0${grant.rule}`
+      const key = `${principal.jobKey}\0${grant.rule}`
       const known = windows.get(key)
       if (over && known?.tokens.has(principal.tokenSha256) !== true) throw expired('no window was opened with it')
-      const entry = known ?? open(request, key, grant.jobWindow, now)
-      bind(entry, principal.tokenSha256, address, grant)
-      if (!entry.closed) entry.closesAt = entry.openedAt + grant.jobWindow
-      const isOpen = !entry.closed && now < entry.closesAt
-      if (!over) return isOpen ? windowOf(entry) : undefined
-      if (!isOpen) throw expired(`the job's window closed at ${new Date(entry.closesAt).toISOString()}`)
-      if (entry.connections >= grant.windowConnections) throw tooMany(grant)
-      entry.connections++
+      checkAddress(principal.tokenSha256, address, grant)
+      const entry = known ?? open(principal, key, jobWindow, now)
+      remember(entry, request, now)
+      entry.closesAt = Math.min(entry.closesAt, entry.openedAt + jobWindow)
+      if (!isOpen(entry, now)) {
+        if (!over) return undefined
+        throw expired(`the job's window closed at ${new Date(entry.closesAt).toISOString()}`)
+      }
+      if (over && entry.connections >= windowConnections) throw tooMany(grant)
+      if (over) entry.connections++
       return windowOf(entry)
     },
     closeJob(jobKey, now) {
-      let count = 0
-      for (const entry of windows.values()) {
-        if (entry.jobKey !== jobKey || entry.closed) continue
-        if (now < entry.closesAt) count++
-        entry.closed = true
-        entry.closesAt = Math.min(entry.closesAt, now)
-      }
-      return count
+      const found = openEntries(now).filter(({ principal }) => principal.jobKey === jobKey)
+      for (const entry of found) close(entry, now)
+      return found.length
     },
+    closeDisallowed(still, now) {
+      const before = openEntries(now)
+      for (const entry of before) {
+        const left = [...entry.grants.values()].map((grant) => still(entry.principal, grant)?.jobWindow ?? 0)
+        entry.closesAt = Math.min(entry.closesAt, ...left.map((window) => entry.openedAt + window))
+        if (left.includes(0)) close(entry, now)
+      }
+      return before.filter((entry) => !isOpen(entry, now)).length
+    },
+    listOpen: (now) => openEntries(now).map(openWindow),
     get size() {
       return windows.size
     },
   }
 }
 
-function windowOf({ openedAt, closesAt, connections }: Entry): JobWindow {
+function isOpen({ closed, closesAt }: Entry, now: number): boolean {
+  return !closed && now < closesAt
+}
+
+function windowOf({ openedAt, closesAt, connections }: JobWindow): JobWindow {
   return { openedAt, closesAt, connections }
+}
+
+function openWindow(entry: Entry): OpenWindow {
+  const [grant] = entry.grants.values()
+  return { ...windowOf(entry), principal: entry.principal, rule: grant?.rule ?? '' }
 }
 
 function expired(why: string): AccessError {

@@ -11,6 +11,7 @@ import type { Logger } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { UpstreamTarget } from '../upstream/connect.ts'
 import type { Admission } from './admission.ts'
+import type { Bars } from './bars.ts'
 import type { CancelKeys } from './cancel-keys.ts'
 import type { JobWindows } from './job-windows.ts'
 import type { LiveSession, Registry } from './registry.ts'
@@ -34,6 +35,8 @@ export interface ProxyContext {
   cancelKeys: CancelKeys<LiveSession>
   leases: Leases
   windows: JobWindows
+  /** Jobs that an operator has ended. */
+  bars: Bars
   /** Undefined where the configuration has no key for them. */
   tickets: Tickets | undefined
   recorder: Recorder

@@ -45,6 +45,8 @@ export interface RelayOptions {
 export interface Relay {
   /** Statements run or a transaction is open: what a drain waits for. */
   readonly busy: boolean
+  /** That have ended. */
+  readonly statements: number
   readonly ended: Promise<RelayEnd>
   /** Ends the session; a second call does nothing. */
   end(reason: EndReason, error: AccessError): void
@@ -323,6 +325,9 @@ export function startRelay(options: RelayOptions): Relay {
   return {
     get busy() {
       return tracker.running > 0 || tracker.transaction !== 'idle'
+    },
+    get statements() {
+      return tracker.totals.statements
     },
     ended,
     end: endSession,

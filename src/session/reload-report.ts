@@ -47,6 +47,7 @@ export function needsRestart(previous: Snapshot, next: Snapshot): string[] {
   const fixed = {
     'listen.address': (snapshot: Snapshot) => snapshot.config.listen.address,
     'http.address': (snapshot: Snapshot) => snapshot.config.http.address,
+    'control.socket': (snapshot: Snapshot) => snapshot.config.control?.socket ?? '',
     audit: (snapshot: Snapshot) => ({ ...snapshot.config.audit, text: undefined }),
     instance: (snapshot: Snapshot) => snapshot.config.instance,
   }

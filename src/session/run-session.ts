@@ -95,15 +95,21 @@ export async function runSession(parts: SessionParts): Promise<void> {
 }
 
 function liveSession(parts: SessionParts, audit: SessionAudit, relay: () => Relay | undefined): LiveSession {
-  const { identity, principal, request, grant } = parts
+  const { identity, principal, request, grant, admission } = parts
   return {
-    ...{ id: identity.sessionId, principal, request, grant },
+    ...{ id: identity.sessionId, principal, request, grant, admission },
+    address: identity.client.address,
+    startedAt: Date.now(),
+    get statements() {
+      return relay()?.statements ?? 0
+    },
     get busy() {
       return relay()?.busy ?? false
     },
     get ended() {
       return relay()?.ended ?? Promise.resolve()
     },
+    record: (event) => audit.event(event),
     end: (reason, error) => relay()?.end(reason, error),
     async cancel() {
       audit.event({ event: 'session.cancel_requested', outcome: 'success' })

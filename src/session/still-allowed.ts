@@ -13,14 +13,25 @@ export interface Admitted {
 }
 
 /** Undefined where it would, with the same role and database; else what the session is told. @param now milliseconds since the epoch */
-export function noLongerAllowed(
-  policy: Policy,
-  { principal, request, grant }: Admitted,
-  now: number,
-): AccessError | undefined {
+export function noLongerAllowed(policy: Policy, admitted: Admitted, now: number): AccessError | undefined {
+  return grantOfNow(policy, admitted, now) === undefined ? policyChanged() : undefined
+}
+
+/** What the policy gives for the same database, role and rule; undefined where it gives that no more. */
+export function stillGranted(policy: Policy, principal: Principal, grant: Grant, now: number): Grant | undefined {
+  const request = { database: grant.database, user: grant.role }
+  const found = grantOfNow(policy, { principal, request, grant }, now)
+  return found?.rule === grant.rule ? found : undefined
+}
+
+function grantOfNow(policy: Policy, { principal, request, grant }: Admitted, now: number): Grant | undefined {
   const decision = evaluate(policy, principal, request, now)
-  const same = decision.allowed && decision.grant.role === grant.role && decision.grant.database === grant.database
-  if (same && presetHolds(policy, principal)) return undefined
+  if (!decision.allowed || decision.grant.role !== grant.role || decision.grant.database !== grant.database)
+    return undefined
+  return presetHolds(policy, principal) ? decision.grant : undefined
+}
+
+export function policyChanged(): AccessError {
   return new AccessError('session_policy', 'session ended: the policy was changed and no longer allows it', {
     hint: 'Connect again to see what the policy says now.',
   })

@@ -1,0 +1,97 @@
+/**
+ * Job attempts that an operator has ended: whatever they show, they are not let in again. In this process only. A bar ends when
+ * nothing that the job could show is good any more, and is renewed while the job keeps trying.
+ */
+import { AccessError } from '../errors.ts'
+import type { Principal } from '../identity/principal.ts'
+
+/** Who ended a job, and why, for the job to read. */
+export interface BarReason {
+  /** The operator, as the command told it. */
+  user: string
+  reason: string
+}
+
+/** One job attempt by its key, or all jobs of a run by its URL; a URL without the attempt stands for each attempt. */
+export type BarTarget = { jobKey: string } | { runUrl: string }
+
+export interface Bars {
+  /** @param life milliseconds, at least a day */
+  bar(target: BarTarget, why: BarReason, life: number): void
+  /** @throws AccessError `job_barred` */
+  refuse(principal: Principal): void
+  readonly size: number
+}
+
+interface Bar extends BarReason {
+  life: number
+  until: number
+}
+
+/** Some job attempts get tokens for as long as they run, and none runs longer than this by default. */
+const MIN_LIFE = 24 * 3_600_000
+/** Only an operator makes bars; about 30 MiB. */
+const MAX_BARS = 100_000
+
+/** @param now milliseconds since the epoch */
+export function createBars(now: () => number = Date.now, maxBars = MAX_BARS): Bars {
+  const bars = new Map<string, Bar>()
+
+  function put(key: string, bar: Bar): void {
+    bars.delete(key)
+    bars.set(key, bar)
+    if (bars.size <= maxBars) return
+    for (const [old, { until }] of bars) if (until <= now()) bars.delete(old)
+    const [oldest] = bars.keys()
+    if (bars.size > maxBars && oldest !== undefined) bars.delete(oldest)
+  }
+
+  return {
+    bar(target, { user, reason }, life) {
+      const lasts = Math.max(life, MIN_LIFE)
+      put('jobKey' in target ? keyOfJob(target.jobKey) : keyOfRun(target.runUrl), {
+        ...{ user, reason, life: lasts },
+        until: now() + lasts,
+      })
+    },
+    refuse(principal) {
+      for (const key of keysOf(principal)) {
+        const bar = bars.get(key)
+        if (bar === undefined) continue
+        if (bar.until <= now()) {
+          bars.delete(key)
+          continue
+        }
+        bar.until = now() + bar.life
+        throw barred(bar)
+      }
+    },
+    get size() {
+      return bars.size
+    },
+  }
+}
+
+const keyOfJob = (jobKey: string): string => `job ${jobKey}`
+const keyOfRun = (url: string): string => `run ${runPage(url)}`
+
+function keysOf({ jobKey, job }: Principal): string[] {
+  if (job.runUrl === undefined) return [keyOfJob(jobKey)]
+  return [keyOfJob(jobKey), keyOfRun(job.runUrl), keyOfRun(withoutAttempt(job.runUrl))]
+}
+
+/** A run's URL as people copy it: Jenkins' ends with a slash, Buildkite's has the job behind `#`. */
+export function runPage(url: string): string {
+  return url.replace(/#.*$/, '').replace(/\/+$/, '')
+}
+
+/** GitHub's `…/runs/1/attempts/2` as `…/runs/1`. */
+export function withoutAttempt(url: string): string {
+  return runPage(url).replace(/\/attempts\/\d+$/, '')
+}
+
+function barred({ user, reason }: BarReason): AccessError {
+  return new AccessError('job_barred', `the operator (${user}) has ended this job: ${reason}`, {
+    hint: "This job attempt's tokens and tickets are not taken any more. Ask the operator before you run it again.",
+  })
+}
