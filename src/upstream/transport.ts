@@ -140,6 +140,6 @@ function makeContext(ca: string | undefined, certificate?: ClientCertificate): t
 }
 
 /** Node's default is the list that it was built with; an operator who adds a CA to the machine expects it to count. */
-function systemCertificates(): string[] {
+export function systemCertificates(): string[] {
   return [...new Set([...tls.getCACertificates('default'), ...tls.getCACertificates('system')])]
 }
