@@ -1,6 +1,13 @@
-/** Which CI this job runs in, and how it gives a token: the contract, and the choice between what was said and what is found. */
+/** Which CI this job runs in, and how it gives a token: the contract, and the choice between what was named and what is found. */
 import type { PresetName } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
+import { setting, tokenSource } from './ci/ci-system.ts'
+import { awsRole, googleMetadata } from './ci/cloud.ts'
+import { CI_SYSTEMS, systemWithoutTokens } from './ci/index.ts'
+import { mountedToken, noMountedToken } from './ci/kubernetes.ts'
+import { runCommand } from './ci/run-command.ts'
+import { fromFile, fromVariable, OWN_VARIABLES } from './ci/variables.ts'
+import { noToken } from './token-text.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -14,7 +21,8 @@ export interface TokenSource {
   fixedAudience: boolean
   /**
    * A token, without white space around it. Bounded in time and size by itself; `signal` ends it earlier.
-   * @throws AccessError `token_missing` whose text says what is missing in the job's definition and what to add
+   * @throws AccessError `token_missing` whose text says what is missing in the job's definition and what to add,
+   *   `token_malformed` for what is no token; the signal's reason when it aborts
    */
   fetch(audience: string, signal?: AbortSignal): Promise<string>
 }
@@ -28,12 +36,77 @@ export interface TokenSourceOptions {
   tokenCommand?: string | undefined
   /** The name of a variable that holds a token. */
   tokenEnv?: string | undefined
+  /** Where a pod's token is mounted, in place of the usual path. */
+  mounted?: string | undefined
 }
 
 /**
  * What was named wins over what is detected.
  * @throws AccessError `token_missing` with the list of what was looked for when nothing fits
  */
-export async function findTokenSource(_options: TokenSourceOptions): Promise<TokenSource> {
-  throw new AccessError('token_missing', 'this job has no token: no CI system was recognised')
+export async function findTokenSource(options: TokenSourceOptions): Promise<TokenSource> {
+  const { env, mounted } = options
+  const here = CI_SYSTEMS.find((system) => system.isHere(env))
+  const named = namedSource(options, here?.preset ?? 'generic')
+  if (named !== undefined) return named
+  if (here === undefined) return (await withoutCi(env, mounted)) ?? nothing(env)
+  try {
+    return await here.open(env)
+  } catch (thrown) {
+    // A runner in a pod: what somebody mounted for pgusher is meant to be used.
+    const pod = thrown instanceof AccessError ? await mountedToken(env, mounted) : undefined
+    if (pod === undefined) throw thrown
+    return pod
+  }
+}
+
+function namedSource(
+  { env, tokenFile, tokenCommand, tokenEnv }: TokenSourceOptions,
+  preset: PresetName,
+): TokenSource | undefined {
+  if ([tokenFile, tokenCommand, tokenEnv].filter((option) => option !== undefined).length > 1) {
+    throw noToken('--token-file, --token-command and --token-env exclude each other')
+  }
+  if (tokenFile !== undefined) return { ...fromFile(tokenFile, preset), refetchable: true }
+  if (tokenEnv !== undefined) return fromVariable(env, tokenEnv, preset)
+  if (tokenCommand === undefined) return undefined
+  return tokenSource({
+    name: 'the command of --token-command',
+    preset,
+    refetchable: true,
+    fixedAudience: false,
+    from: 'the output of --token-command',
+    read: (audience, signal) =>
+      runCommand({
+        name: 'the command of --token-command',
+        file: '/bin/sh',
+        args: ['-c', tokenCommand],
+        env: { ...env, PGUSHER_AUDIENCE: audience },
+        signal,
+      }),
+  })
+}
+
+async function withoutCi(env: Environment, mounted: string | undefined): Promise<TokenSource | undefined> {
+  const pod = await mountedToken(env, mounted)
+  if (pod !== undefined) return pod
+  const variable = OWN_VARIABLES.find((name) => setting(env, name) !== undefined)
+  if (variable !== undefined) return fromVariable(env, variable, 'generic')
+  return (await awsRole(env)) ?? (await googleMetadata(env))
+}
+
+function nothing(env: Environment): never {
+  const silent = systemWithoutTokens(env)
+  if (silent !== undefined) {
+    throw noToken(
+      `${silent} issues no identity tokens to its jobs: name another source by --token-file, --token-command or --token-env`,
+      'The documentation tells what can stand in for one: docs/ci/README.md.',
+    )
+  }
+  if (setting(env, 'KUBERNETES_SERVICE_HOST') !== undefined) throw noMountedToken()
+  const marks = CI_SYSTEMS.map(({ name, marks }) => `${name} (${marks})`).join(', ')
+  throw noToken(
+    'no token: no CI system was recognised; name a source by --token-file, --token-command or --token-env',
+    `Looked for: ${marks}, ${OWN_VARIABLES.join(' and ')}, a token mounted for pgusher, a role of AWS, Google's metadata server.`,
+  )
 }

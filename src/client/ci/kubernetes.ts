@@ -1,0 +1,34 @@
+/**
+ * A pod's projected service-account token. No variable says where it is mounted, so the job's author says so, or mounts it
+ * where pgusher looks. The kubelet replaces it before it ends. Source: Kubernetes documentation, "Projected volumes".
+ */
+import type { Environment, TokenSource } from '../token-source.ts'
+import { noToken } from '../token-text.ts'
+import { setting, tokenSource } from './ci-system.ts'
+import { readTokenFile } from './read-token.ts'
+import { OWN_FILE_VARIABLES } from './variables.ts'
+
+/** Not the pod's default token at /var/run/secrets/kubernetes.io/serviceaccount: that one is for the API server. */
+export const MOUNTED_TOKEN = '/var/run/secrets/pgusher/token'
+
+/** The token that was mounted for pgusher; undefined where none was. */
+export async function mountedToken(env: Environment, mounted = MOUNTED_TOKEN): Promise<TokenSource | undefined> {
+  const named = OWN_FILE_VARIABLES.map((name) => setting(env, name)).find((path) => path !== undefined)
+  const file = named ?? mounted
+  if (named === undefined && (await readTokenFile(file).catch(() => '')) === '') return undefined
+  return tokenSource({
+    name: 'Kubernetes',
+    preset: 'kubernetes',
+    refetchable: true,
+    fixedAudience: true,
+    from: `the file ${file}`,
+    read: () => readTokenFile(file),
+  })
+}
+
+export function noMountedToken(): Error {
+  return noToken(
+    `this pod has no token for pgusher: mount a projected volume at ${MOUNTED_TOKEN.replace(/\/token$/, '')} with "serviceAccountToken: { path: token, audience: AUDIENCE, expirationSeconds: 600 }"`,
+    `Another path is named by ${OWN_FILE_VARIABLES[0]} or --token-file. The pod's default token is for the API server and is not taken.`,
+  )
+}
