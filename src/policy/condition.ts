@@ -16,8 +16,10 @@ export interface Condition {
   whenMissing: boolean
   /** What a missing claim counts as in a deny rule: it can't be told that the rule does not apply. */
   whenMissingInDeny: boolean
-  /** The one value of an equality, for hints. */
-  equals: string | undefined
+  /** For hints: the value of an equality, those of `in`. */
+  values: readonly string[]
+  /** For hints: that of a glob. */
+  pattern: string | undefined
 }
 
 export interface ConditionOptions {
@@ -32,10 +34,11 @@ export function compileCondition(claim: string, config: ConditionConfig, options
     from: options.from,
     whenMissing: false,
     whenMissingInDeny: !options.absenceMeaningful,
-    equals: undefined,
+    values: [],
+    pattern: undefined,
   }
   if (typeof config === 'string') {
-    return { ...base, wanted: quote(config), test: any((value) => value === config), equals: config }
+    return { ...base, wanted: quote(config), test: any((value) => value === config), values: [config] }
   }
   if ('in' in config) {
     const values = new Set(config.in)
@@ -43,10 +46,12 @@ export function compileCondition(claim: string, config: ConditionConfig, options
       ...base,
       wanted: config.in.length === 1 ? quoteList(config.in) : `one of ${quoteList(config.in)}`,
       test: any((value) => values.has(value)),
+      values: config.in,
     }
   }
   if ('glob' in config) {
-    return { ...base, wanted: `a value like ${quote(config.glob)}`, test: any(compileGlob(config.glob)) }
+    const { glob } = config
+    return { ...base, wanted: `a value like ${quote(glob)}`, test: any(compileGlob(glob)), pattern: glob }
   }
   const values = new Set(config.not_in)
   return {

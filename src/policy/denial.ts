@@ -7,7 +7,7 @@ import { didYouMean } from '../config/suggest.ts'
 import { AccessError, type AccessErrorOptions, type DenialCode } from '../errors.ts'
 import { PRESETS } from '../identity/presets/index.ts'
 import { showValue } from './condition.ts'
-import { claimHint } from './denial-hints.ts'
+import { usualMistake } from './denial-hints.ts'
 import { type Near, nearestForAudit, nearestRules } from './nearest.ts'
 import type { CompiledIssuer, CompiledRule } from './policy.ts'
 import { traceConditions } from './trace.ts'
@@ -53,39 +53,57 @@ function tenancyMismatch(verdict: Verdict, issuer: CompiledIssuer): AccessError 
     wanted: one.wanted,
     got: one.got,
   }))
-  const missing = failing.every((one) => one.got === undefined)
+  if (failing.every((one) => one.got === undefined)) {
+    return refuse(
+      verdict,
+      'claim_missing',
+      `the token has ${claims}, which tells whose job this is; ask for one with it: ${recipe(verdict, issuer)}`,
+      {
+        detail: ownClaims(verdict),
+        hint: 'Or the operator of this pgusher looks at what the token should carry.',
+        nearest,
+      },
+    )
+  }
   return refuse(
     verdict,
-    missing ? 'claim_missing' : 'tenancy_mismatch',
+    'tenancy_mismatch',
     `this token is not of the organisation that this pgusher serves (it has ${claims})`,
     {
       detail: ownClaims(verdict),
-      hint: [
-        missing ? tokenRecipe(verdict, issuer) : '',
-        'Run the job in a repository or project of that organisation, or ask the operator of this pgusher.',
-      ]
-        .filter(Boolean)
-        .join(' '),
+      hint: 'Run the job in a repository or project of that organisation, or ask the operator of this pgusher.',
       nearest,
     },
   )
 }
 
-function tokenRecipe({ principal }: Verdict, issuer: CompiledIssuer): string {
-  const recipe = PRESETS[principal.provider].tokenRecipe.replaceAll('AUD', () => issuer.config.audience)
-  return `Tokens of ${principal.provider} are asked for like this: ${recipe}.`
+function recipe({ principal }: Verdict, issuer: CompiledIssuer): string {
+  return PRESETS[principal.provider].tokenRecipe.replaceAll('AUD', () => issuer.config.audience)
+}
+
+function tokenRecipe(verdict: Verdict, issuer: CompiledIssuer): string {
+  return `Tokens of ${verdict.principal.provider} are asked for like this: ${recipe(verdict, issuer)}.`
+}
+
+/** Names that go into MESSAGE; the likeliest one first. */
+function named(names: readonly string[], likeliest?: string): string {
+  const others = names.filter((name) => name !== likeliest)
+  return quoteList(likeliest === undefined ? others : [likeliest, ...others], 'or', 6)
 }
 
 function databaseUnknown(verdict: Verdict): AccessError {
   const { request } = verdict
   const own = openDatabases(verdict)
   const near = didYouMean(request.database, own)
-  const list = own.length === 0 ? '' : `; this job may use ${quoteList(own)}`
+  const next =
+    own.length === 0
+      ? ": the path of DATABASE_URL is an entry of pgusher's configuration, which need not be called as the database behind it"
+      : `; this job may use ${named(own, near)}`
   const hint =
     near === undefined
       ? 'Put the name of an entry into the path of DATABASE_URL; it need not be the name of the database behind it.'
       : `Did you mean ${quote(near)}?`
-  return new AccessError('database_unknown', `database ${quote(request.database)} is not known here${list}`, { hint })
+  return new AccessError('database_unknown', `database ${quote(request.database)} is not known here${next}`, { hint })
 }
 
 function deniedByRule(verdict: Verdict, rule: CompiledRule): AccessError {
@@ -120,47 +138,34 @@ function deniedByRule(verdict: Verdict, rule: CompiledRule): AccessError {
 }
 
 function ambiguousRole(verdict: Verdict): AccessError {
-  const own = quoteList(verdict.roles)
+  const own = named(verdict.roles)
   return refuse(
     verdict,
     'role_not_allowed',
-    `user "${ANY_ROLE}" stands for the one role of a job, and this job may use ${own}`,
-    {
-      hint: 'Put one of these roles into DATABASE_URL as the user name.',
-    },
+    `user "${ANY_ROLE}" stands for the one role of a job, and this job may use ${own}: put one of them into DATABASE_URL as the user`,
+    {},
   )
 }
 
-/** What this job could ask for instead. */
-function alternatives(verdict: Verdict): string {
-  const { request, roles } = verdict
-  const elsewhere = openDatabases(verdict, request.user).filter((name) => name !== request.database)
-  return [
-    roles.length === 0 ? '' : `This job may use role ${quoteList(roles)} on this database.`,
-    elsewhere.length === 0 ? '' : `It may use role ${quote(request.user)} on ${quoteList(elsewhere)}.`,
-  ]
-    .filter(Boolean)
-    .join(' ')
+/** Other databases on which this job may use the role that it asks for. */
+function elsewhere(verdict: Verdict): string {
+  const { request } = verdict
+  const names = openDatabases(verdict, request.user).filter((name) => name !== request.database)
+  return names.length === 0 ? '' : `Role ${quote(request.user)} is for this job on ${quoteList(names)}.`
 }
 
 function roleNotAllowed(verdict: Verdict): AccessError {
   const { request, roles } = verdict
   const near = didYouMean(request.user, roles)
-  const elsewhere = openDatabases(verdict, request.user)
+  const next =
+    near === undefined
+      ? `Put one of these roles, or "${ANY_ROLE}" for the only one, into DATABASE_URL as the user name.`
+      : `Did you mean ${quote(near)}?`
   return refuse(
     verdict,
     'role_not_allowed',
-    `this job may not use role ${quote(request.user)}; it may use ${quoteList(roles)}`,
-    {
-      hint: [
-        near === undefined
-          ? `Put one of these roles, or "${ANY_ROLE}" for the only one, into DATABASE_URL as the user name.`
-          : `Did you mean ${quote(near)}?`,
-        elsewhere.length === 0 ? '' : `Role ${quote(request.user)} is for this job on ${quoteList(elsewhere)}.`,
-      ]
-        .filter(Boolean)
-        .join(' '),
-    },
+    `this job may not use role ${quote(request.user)}; it may use ${named(roles, near)}`,
+    { hint: [next, elsewhere(verdict)].filter(Boolean).join(' ') },
   )
 }
 
@@ -192,64 +197,89 @@ function ownWords(verdict: Verdict, rule: CompiledRule): string {
 }
 
 function noMatchingRule(verdict: Verdict, issuer: CompiledIssuer, near: readonly Near[]): AccessError {
-  const { principal, request } = verdict
   const first = near[0]
-  const nearest = nearestForAudit(near)
-  const others = alternatives(verdict)
-  const told = principal.tenancyMatches && issuer.config.explain && issuer.tenancyInRules === undefined
-  if (first === undefined) {
-    const why = told
-      ? `no rule of issuer ${quote(issuer.name)} gives access to this database`
-      : 'no rule allows this job'
-    return refuse(verdict, 'no_matching_rule', why, {
-      detail: ownClaims(verdict),
-      hint: others || 'Ask the operator of this pgusher for a rule.',
-      nearest,
-    })
-  }
-  const code =
-    first.failing.length > 0 && first.failing.every((one) => one.got === undefined)
-      ? 'claim_missing'
-      : 'no_matching_rule'
-  if (!explains(verdict, first.rule)) {
-    const hint = [ownWords(verdict, first.rule), others].filter(Boolean).join(' ')
-    return refuse(verdict, 'no_matching_rule', 'no rule allows this job', {
-      detail: ownClaims(verdict),
-      hint: hint || 'Ask the operator of this pgusher what its rules want.',
-      nearest,
-    })
-  }
+  if (first === undefined) return noRuleForDatabase(verdict, issuer)
+  if (!explains(verdict, first.rule)) return keptBack(verdict, near)
+  const { principal, request, roles } = verdict
   const missing = first.failing.find((one) => one.got === undefined)
   const identifying = missing !== undefined && PRESETS[principal.provider].claims[missing.claim]?.identifying === true
+  const mistakes = first.failing.map((one) => ({
+    claim: one.claim,
+    mistake: usualMistake(one.condition, principal.claims),
+  }))
+  const also = mistakes.slice(1).filter(({ mistake }) => mistake !== undefined)
   const hints = [
     ownWords(verdict, first.rule),
-    ...first.failing.map(claimHint),
+    ...also.map(({ claim, mistake }) => `Claim ${printable(claim)}: ${mistake}.`),
     identifying ? tokenRecipe(verdict, issuer) : '',
-    others,
+    elsewhere(verdict),
   ]
-  return refuse(verdict, code, reasonText(first, request.user), {
+  const onlyMissing = first.failing.length > 0 && first.failing.every((one) => one.got === undefined)
+  const instead = roles.length === 0 ? '' : `; as it is, this job may use role ${named(roles)}`
+  const why = reasonText(first, request.user, mistakes[0]?.mistake)
+  return refuse(verdict, onlyMissing ? 'claim_missing' : 'no_matching_rule', `${why}${instead}`, {
     detail: detailText(first, request.user),
     hint:
       hints.filter(Boolean).join(' ') ||
       'Run the job where the rule wants it, or ask the operator of this pgusher for a rule.',
-    nearest,
+    nearest: nearestForAudit(near),
   })
+}
+
+function noRuleForDatabase(verdict: Verdict, issuer: CompiledIssuer): AccessError {
+  const own = openDatabases(verdict)
+  const told = verdict.principal.tenancyMatches && issuer.config.explain && issuer.tenancyInRules === undefined
+  const why = told ? `no rule of issuer ${quote(issuer.name)} gives access to this database` : 'no rule allows this job'
+  return refuse(verdict, 'no_matching_rule', own.length === 0 ? why : `${why}; this job may use ${named(own)}`, {
+    detail: ownClaims(verdict),
+    hint: elsewhere(verdict) || ASK,
+    nearest: [],
+  })
+}
+
+/** The nearest rule is not for this job to read: it learns what it may have, and nothing of what it may not. */
+function keptBack(verdict: Verdict, near: readonly Near[]): AccessError {
+  const { request, roles } = verdict
+  const why =
+    roles.length === 0
+      ? 'no rule allows this job'
+      : `no rule allows this job with role ${quote(request.user)}; it may use role ${named(roles)}`
+  const words = near[0] === undefined ? '' : ownWords(verdict, near[0].rule)
+  return refuse(verdict, 'no_matching_rule', why, {
+    detail: ownClaims(verdict),
+    hint: [words, elsewhere(verdict)].filter(Boolean).join(' ') || ASK,
+    nearest: nearestForAudit(near),
+  })
+}
+
+const ASK = 'Ask the operator of this pgusher, who finds the reason by the id at the end of the message.'
+
+/** MESSAGE stays readable on one line; DETAIL has the whole. */
+const BRIEF = 120
+
+function brief(text: string): string {
+  return text.length <= BRIEF ? text : `${text.slice(0, BRIEF - 1).replace(/[\ud800-\udbff]$/, '')}…`
 }
 
 function failureText(one: ConditionTrace): string {
   return one.got === undefined
-    ? `the token has no claim ${printable(one.claim)}`
-    : `claim ${printable(one.claim)} is ${one.got}`
+    ? `the token has no claim ${brief(printable(one.claim))}`
+    : `claim ${brief(printable(one.claim))} is ${brief(one.got)}`
 }
 
-function reasonText({ rule, failing, expired, roleFits }: Near, user: string): string {
+function reasonText({ rule, failing, expired, roleFits }: Near, user: string, mistake: string | undefined): string {
   const name = `rule ${quote(rule.config.name)}`
   const [first, ...rest] = failing
-  const more =
-    rest.length === 0 ? '' : ` (and ${rest.length} more condition${rest.length === 1 ? ' does' : 's do'} not hold)`
-  if (first !== undefined) return `${failureText(first)}, ${name} needs ${first.wanted}${more}`
+  const otherRole = `gives role ${named([...(rule.roles ?? [])])}, not ${quote(user)}`
+  if (first !== undefined) {
+    const more =
+      rest.length === 0 ? '' : `${rest.length} more condition${rest.length === 1 ? ' does' : 's do'} not hold`
+    const remarks = [mistake ?? '', more].filter(Boolean).join('; ')
+    const wants = `${failureText(first)}, ${name} needs ${brief(first.wanted)}`
+    return `${wants}${remarks === '' ? '' : ` (${remarks})`}${roleFits ? '' : ` and ${otherRole}`}`
+  }
   if (expired) return `${name} expired on ${rule.config.expires}`
-  return roleFits ? `${name} does not hold` : `${name} does not give role ${quote(user)}`
+  return roleFits ? `${name} does not hold` : `${name} ${otherRole}`
 }
 
 function detailText({ rule, failing, expired, roleFits }: Near, user: string): string {

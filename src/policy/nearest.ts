@@ -1,13 +1,18 @@
 /** Which rules came nearest to letting a job in. */
 import type { NearestRule } from '../errors.ts'
+import type { Condition } from './condition.ts'
 import type { CompiledIssuer, CompiledRule } from './policy.ts'
 import { traceConditions } from './trace.ts'
 import type { ConditionTrace } from './types.ts'
 import { ANY_ROLE, covers, type Verdict } from './verdict.ts'
 
+export interface FailingCondition extends ConditionTrace {
+  condition: Condition
+}
+
 export interface Near {
   rule: CompiledRule
-  failing: readonly ConditionTrace[]
+  failing: readonly FailingCondition[]
   /** Conditions that hold. */
   holding: number
   expired: boolean
@@ -21,7 +26,10 @@ export function nearestRules({ principal, request, now }: Verdict, issuer: Compi
     .filter((rule) => covers(rule.databases, request.database))
     .map((rule): Near => {
       const trace = traceConditions(rule.conditions, principal, 'allow')
-      const failing = trace.filter((one) => !one.ok)
+      const failing = rule.conditions.flatMap((condition, index): FailingCondition[] => {
+        const traced = trace[index]
+        return traced === undefined || traced.ok ? [] : [{ ...traced, condition }]
+      })
       const roleFits = request.user === ANY_ROLE || covers(rule.roles, request.user)
       return { rule, failing, holding: trace.length - failing.length, expired: rule.expiresAt <= now, roleFits }
     })
