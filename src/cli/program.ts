@@ -12,6 +12,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   explain: async () => (await import('./explain.ts')).explainCommand(),
   sessions: async () => (await import('./sessions.ts')).sessionsCommand(),
   kill: async () => (await import('./kill.ts')).killCommand(),
+  exec: async () => (await import('./exec.ts')).execCommand(),
   demo: demoCommand,
   schema: async () => (await import('./schema.ts')).schemaCommand(),
   version: async () => (await import('./version.ts')).versionCommand(),
@@ -52,6 +53,8 @@ async function createProgram(wanted: string | undefined): Promise<Command> {
   const program = new Command('pgusher')
     .description('identity-aware access proxy for PostgreSQL: CI jobs connect with the OIDC token of their CI system')
     .version(packageVersion(), '-V, --version')
+    // What stands behind the command of `exec` belongs to that command.
+    .enablePositionalOptions()
     .addHelpText('after', HELP)
   const one = wanted !== undefined && Object.hasOwn(COMMANDS, wanted) ? COMMANDS[wanted] : undefined
   const loaders = one === undefined ? Object.values(COMMANDS) : [one]

@@ -1,0 +1,49 @@
+/** What the job's own token says of it. Nothing here is verified: it is for people to read, and the server decides. */
+import { printable } from '../config/quote.ts'
+import type { IssuerConfig, PresetName } from '../config/schema.ts'
+import type { ClaimValue, JobFields } from '../identity/principal.ts'
+import { principalFromClaims } from '../identity/principal-from-claims.ts'
+import { ownClaims } from './token-text.ts'
+
+/** @returns undefined for a ticket and anything else that is no JSON Web Token */
+export function readClaims(token: string): Readonly<Record<string, unknown>> | undefined {
+  try {
+    return ownClaims(token)
+  } catch {
+    return undefined
+  }
+}
+
+export interface OwnIdentity {
+  job: Readonly<JobFields>
+  /** As one `claim`, `value` each: who issued it and for whom, then what the preset says is worth recording. */
+  claims: ReadonlyMap<string, string>
+}
+
+/** @returns undefined where the token cannot be read */
+export function ownIdentity(token: string, preset: PresetName): OwnIdentity | undefined {
+  const claims = readClaims(token)
+  if (claims === undefined) return undefined
+  const iss = typeof claims['iss'] === 'string' ? claims['iss'] : ''
+  try {
+    const principal = principalFromClaims('own', ownIssuer(preset, iss), claims)
+    const shown = ['iss', 'aud', 'sub'].map((name) => [name, principal.claims.get(name)] as const)
+    const all = [...shown, ...Object.entries(principal.auditClaims)].filter(([, value]) => value !== undefined)
+    return {
+      job: principal.job,
+      claims: new Map(all.map(([name, value]) => [printable(name), shownValue(value ?? '')])),
+    }
+  } catch {
+    // A claim that no principal may have; the server will say so.
+    return undefined
+  }
+}
+
+function shownValue(value: ClaimValue): string {
+  return printable(typeof value === 'string' ? value : value.join(', '))
+}
+
+/** An entry of `issuers` as it would be for this token, made up so that the preset can read the claims. */
+function ownIssuer(preset: PresetName, url: string): IssuerConfig {
+  return { preset, url, audience: '', require: {}, allow_events: [], claims: {}, tenancy: [], explain: true }
+}

@@ -1,0 +1,33 @@
+/** Who this job is for pgusher, in one line. */
+import { printable } from '../config/quote.ts'
+import type { OwnIdentity } from './claims.ts'
+import { hostAndPort, type ServerAddress } from './server-address.ts'
+
+export interface IdentityLine {
+  /** For people: `GitHub Actions`. */
+  provider: string
+  identity: OwnIdentity | undefined
+  database: string
+  user: string
+  server: ServerAddress
+}
+
+/** `GitHub Actions, repository https://github.com/acme/shop, ref refs/heads/main, role shop_migrator, database shop-prod at …` */
+export function identityLine({ provider, identity, database, user, server }: IdentityLine): string {
+  const { repositoryUrl, pipelineName, ref } = identity?.job ?? {}
+  const subject = identity?.claims.get('sub')
+  const parts: (readonly [string, string | undefined])[] =
+    repositoryUrl === undefined && pipelineName === undefined
+      ? [['subject', subject]]
+      : [repositoryUrl === undefined ? ['pipeline', pipelineName] : ['repository', repositoryUrl]]
+  parts.push(['ref', ref], ['role', user], ['database', database])
+  const told = parts.flatMap(([word, value]) => (value === undefined ? [] : [`${word} ${printable(value)}`]))
+  return [printable(provider), ...told].join(', ').concat(` at ${hostAndPort(server)}`)
+}
+
+/** `14:03:20 UTC`, with the day where it is not today's. */
+export function clockTime(at: number, now: number = Date.now()): string {
+  const [day, time] = new Date(at).toISOString().slice(0, 19).split('T')
+  const today = new Date(now).toISOString().slice(0, 10)
+  return day === today ? `${time} UTC` : `${day} ${time} UTC`
+}
