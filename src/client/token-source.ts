@@ -92,7 +92,8 @@ async function withoutCi(env: Environment, mounted: string | undefined): Promise
   if (pod !== undefined) return pod
   const variable = OWN_VARIABLES.find((name) => setting(env, name) !== undefined)
   if (variable !== undefined) return fromVariable(env, variable, 'generic')
-  return (await awsRole(env)) ?? (await googleMetadata(env))
+  // The machine that a CI's runner stands on is not the job, whoever it can speak for.
+  return systemWithoutTokens(env) === undefined ? ((await awsRole(env)) ?? (await googleMetadata(env))) : undefined
 }
 
 function nothing(env: Environment): never {
@@ -100,7 +101,7 @@ function nothing(env: Environment): never {
   if (silent !== undefined) {
     throw noToken(
       `${silent} issues no identity tokens to its jobs: name another source by --token-file, --token-command or --token-env`,
-      'The documentation tells what can stand in for one: docs/ci/README.md.',
+      "What can stand in for one is told in pgusher's documentation, docs/ci/README.md.",
     )
   }
   if (setting(env, 'KUBERNETES_SERVICE_HOST') !== undefined) throw noMountedToken()

@@ -19,7 +19,7 @@ const FLAVOR = { 'metadata-flavor': 'Google' }
 export async function googleMetadata(env: Environment): Promise<TokenSource | undefined> {
   const base = `http://${setting(env, 'GCE_METADATA_HOST') ?? METADATA_HOST}`
   const name = 'Google Cloud'
-  const probe = { name, url: `${base}/`, headers: FLAVOR, signal: AbortSignal.timeout(PROBE_MS) }
+  const probe = { name, url: `${base}/`, headers: FLAVOR, once: true, signal: AbortSignal.timeout(PROBE_MS) }
   const found = await ask(probe).then(
     // Every answer of the real one has it; a captive portal's has not.
     ({ headers }) => headers['metadata-flavor'] === 'Google',

@@ -9,7 +9,7 @@ import { readTokenFile } from './read-token.ts'
 import { OWN_FILE_VARIABLES } from './variables.ts'
 
 /** Not the pod's default token at /var/run/secrets/kubernetes.io/serviceaccount: that one is for the API server. */
-export const MOUNTED_TOKEN = '/var/run/secrets/pgusher/token'
+export const MOUNTED_TOKEN = '/var/run/pgusher/token'
 
 /** The token that was mounted for pgusher; undefined where none was. */
 export async function mountedToken(env: Environment, mounted = MOUNTED_TOKEN): Promise<TokenSource | undefined> {

@@ -16,6 +16,8 @@ export interface TokenRequest {
   /** Whose HTTPS_PROXY and NO_PROXY count; without it no proxy is used. */
   proxyEnv?: Environment
   signal?: AbortSignal | undefined
+  /** For a question that tells whether anybody is there. */
+  once?: boolean
   /** By status, what to tell in addition. */
   advice?(status: number): string | undefined
 }
@@ -59,7 +61,7 @@ export async function requestMember(request: TokenRequest, member: string): Prom
 export async function ask(request: TokenRequest): Promise<Answer> {
   const url = checkedUrl(request)
   for (let attempt = 0; ; attempt += 1) {
-    const pause = PAUSES_MS[attempt]
+    const pause = request.once === true ? undefined : PAUSES_MS[attempt]
     let answer: Answer
     try {
       answer = await send(request, url)

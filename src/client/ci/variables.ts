@@ -2,6 +2,7 @@
  * CI systems that put one token into a variable or a file when the job starts, as data. There is no other for this job, so
  * what lives longer than the token needs a window or a ticket. Sources: each vendor's documentation of its OIDC tokens.
  */
+import { printable } from '../../config/quote.ts'
 import type { Environment, TokenSource } from '../token-source.ts'
 import { noToken } from '../token-text.ts'
 import { type CiSystem, isTrue, setting, tokenSource } from './ci-system.ts'
@@ -40,7 +41,7 @@ const GITLAB: VariableSystem = {
   variables: OWN_VARIABLES,
   missing:
     'GitLab gives this job no token: add "id_tokens: { PGUSHER_ID_TOKEN: { aud: AUDIENCE } }" to the job, with the audience that pgusher expects',
-  hint: "A token that stands in another variable is named by --token-env. CI_JOB_TOKEN is for GitLab's API and not such a token.",
+  hint: "A token in another variable is named by --token-env. CI_JOB_TOKEN is for GitLab's API and not such a token.",
 }
 
 const JENKINS: VariableSystem = {
@@ -115,9 +116,17 @@ function variableSystem(system: VariableSystem): CiSystem {
     async open(env) {
       const found = await find(system, env)
       if (found !== undefined) return { ...found, name, preset }
-      throw noToken(missing, hint)
+      throw noToken(missing, [...otherTokens(env), ...(hint === undefined ? [] : [hint])].join(' ') || undefined)
     },
   }
+}
+
+/** Never taken by themselves: a token that is for somebody else would be shown to pgusher. */
+function otherTokens(env: Environment): string[] {
+  const names = Object.keys(env).filter((name) => /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/.test(setting(env, name) ?? ''))
+  if (names.length === 0) return []
+  const some = names.toSorted().slice(0, 5).map(printable).join(', ')
+  return [`There is a token in ${some}: if it is for pgusher, name the variable by --token-env.`]
 }
 
 async function find(system: VariableSystem, env: Environment): Promise<TokenSource | undefined> {
