@@ -37,11 +37,20 @@ export interface Ticket {
   rule: string
 }
 
+/** What pgusher makes of a token or ticket. */
+export interface WhoAmI {
+  identity: z.infer<typeof identityAnswer>
+  /** Whether it would be let in; there where a database was asked for. */
+  decision?: z.infer<typeof decisionAnswer> | undefined
+}
+
 export interface ServerApi {
   audiences(preset: PresetName): Promise<Audiences>
   /** A ticket for a token. */
   exchange(token: string, request: { database: string; user: string }): Promise<Ticket>
   giveBack(ticket: string): Promise<void>
+  /** @param request without a database nothing is decided */
+  whoami(secret: string, request: { database?: string; user?: string }): Promise<WhoAmI>
 }
 
 /** There is a server, and it does not answer HTTP as pgusher does: an older pgusher, or something in front of it. */
@@ -63,15 +72,36 @@ const ticketAnswer = z.object({
   rule: z.string(),
 })
 
-const errorAnswer = z.object({
-  error: z.object({
-    code: z.string(),
-    message: z.string(),
-    detail: z.string().optional(),
-    hint: z.string().optional(),
-    id: z.string().optional(),
-  }),
+const refusalAnswer = z.object({
+  code: z.string(),
+  sqlstate: z.string().optional(),
+  message: z.string(),
+  detail: z.string().optional(),
+  hint: z.string().optional(),
+  id: z.string().optional(),
 })
+
+const errorAnswer = z.object({ error: refusalAnswer })
+
+const identityAnswer = z.object({
+  provider: z.string(),
+  issuer: z.string(),
+  subject: z.string(),
+  claims: z.record(z.string(), z.union([z.string(), z.array(z.string())])),
+  /** By the names of the audit's vocabulary in snake_case: `repository_url`, `run_id`. */
+  job: z.record(z.string(), z.string()),
+  expires_at: z.iso.datetime({ offset: true }),
+})
+
+const decisionAnswer = z.object({
+  allowed: z.boolean(),
+  rule: z.string().optional(),
+  database: z.string().optional(),
+  role: z.string().optional(),
+  error: refusalAnswer.optional(),
+})
+
+const whoamiAnswer = z.object({ identity: identityAnswer, decision: decisionAnswer.optional() })
 
 /** Every method throws AccessError, the server's own where it refused; or ApiUnavailable. */
 export function createServerApi(options: ServerApiOptions): ServerApi {
@@ -92,6 +122,10 @@ export function createServerApi(options: ServerApiOptions): ServerApi {
     },
     async giveBack(ticket) {
       await ask(options, { method: 'DELETE', path: '/v1/token', bearer: ticket })
+    },
+    async whoami(secret, request) {
+      const answer = await ask(options, { method: 'POST', path: '/v1/whoami', bearer: secret, body: { ...request } })
+      return understood(whoamiAnswer, answer)
     },
   }
 }
@@ -127,7 +161,7 @@ function understood<T>(schema: z.ZodType<T>, answer: unknown): T {
   throw new ApiUnavailable('an answer that is not as this version of pgusher expects', { cause: parsed.error })
 }
 
-function asRefusal({ code, message, detail, hint, id }: z.infer<typeof errorAnswer>['error']): AccessError {
+function asRefusal({ code, message, detail, hint, id }: z.infer<typeof refusalAnswer>): AccessError {
   const known = Object.hasOwn(DENIAL_SQLSTATE, code) ? (code as DenialCode) : undefined
   // Not found, and like it: the endpoint itself is missing, and nobody was refused.
   if (known === undefined && id === undefined) throw new ApiUnavailable(`it answered ${code}`)

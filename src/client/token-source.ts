@@ -32,7 +32,7 @@ export interface TokenSourceOptions {
   env: Environment
   /** A file with a token, read again at each fetch. */
   tokenFile?: string | undefined
-  /** A line for `sh -c` that prints a token; it finds the audience in `PGUSHER_AUDIENCE`. */
+  /** A line for `sh -c` that prints a token. One that names `PGUSHER_AUDIENCE` finds the audience in that variable. */
   tokenCommand?: string | undefined
   /** The name of a variable that holds a token. */
   tokenEnv?: string | undefined
@@ -74,7 +74,8 @@ function namedSource(
     name: 'the command of --token-command',
     preset,
     refetchable: true,
-    fixedAudience: false,
+    // Otherwise an audience would be looked for that nobody uses.
+    fixedAudience: !tokenCommand.includes('PGUSHER_AUDIENCE'),
     from: 'the output of --token-command',
     read: (audience, signal) =>
       runCommand({

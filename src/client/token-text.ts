@@ -13,6 +13,11 @@ export function noToken(message: string, hint?: string, cause?: unknown): Access
 /** Three parts of base64url, or a ticket of pgusher. */
 const TOKEN = /^(?:[\w-]+\.[\w-]+\.[\w-]+|pgut_[\w-]+)$/
 
+/** Of pgusher's own making, to be shown in place of a token. */
+export function isTicket(token: string): boolean {
+  return token.startsWith('pgut_')
+}
+
 /**
  * @param text as it was read; white space around it is trimmed
  * @param where for the error, as `the file token.jwt` or `the answer of GitHub Actions`

@@ -73,12 +73,9 @@ test.each(CI_NAMES.filter((name) => CONTRACT[name].refetchable))('%s gives a new
   expect(one).not.toBe(other)
 })
 
-test.each(['github-actions', 'forgejo', 'codefresh', 'azure-devops'] as const)(
-  '%s is asked again after answers that may pass',
-  async (name) => {
-    const simulated = await job(name)
-    simulated.failNext(503, 429)
-    const source = await findTokenSource({ env: simulated.env })
-    expect(ownClaims(await source.fetch(AUDIENCE))['iss']).toBe(issuer.issuerUrl(name))
-  },
-)
+test('a token service that fails for a moment is asked again', async () => {
+  const simulated = await job('github-actions')
+  simulated.failNext(503, 429)
+  const source = await findTokenSource({ env: simulated.env })
+  expect(ownClaims(await source.fetch(AUDIENCE))['iss']).toBe(issuer.issuerUrl('github-actions'))
+})
