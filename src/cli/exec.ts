@@ -1,54 +1,15 @@
 /** `pgusher exec`. */
-import { resolve } from 'node:path'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import type { Command } from 'commander'
 import { runExec } from '../client/exec/run-exec.ts'
-import { parseServerAddress, type ServerAddress } from '../client/server-address.ts'
-
-/** What `exec` and `env` have in common. */
-export interface ConnectionOptions {
-  server: ServerAddress
-  ca?: string
-  database: string
-  user: string
-  audience?: string
-  tokenFile?: string
-  tokenCommand?: string
-  tokenEnv?: string
-}
+import { type ConnectionOptions, caFile, connectionCommand, tokenSourceOptions } from './connection-options.ts'
 
 interface Options extends ConnectionOptions {
   socket?: true
   quiet?: true
 }
 
-export function withConnectionOptions(command: Command): Command {
-  return command
-    .requiredOption('-s, --server <host[:port]>', 'pgusher; port 6432 without one', serverAddress)
-    .requiredOption('-d, --database <name>', 'the entry of databases that the job asks for')
-    .requiredOption('-u, --user <name>', 'the role that the job asks for, or ci for the only one that it may use')
-    .option('--ca <file>', "PEM file of the CA that signed pgusher's certificate; the system's CAs without it")
-    .option('--audience <text>', 'the audience to ask the CI system for; without it pgusher is asked')
-    .addOption(new Option('--token-file <file>', 'a file that holds the token').conflicts(['tokenCommand', 'tokenEnv']))
-    .addOption(new Option('--token-command <line>', 'a shell command that prints a token').conflicts('tokenEnv'))
-    .option('--token-env <name>', 'a variable that holds the token')
-}
-
-export function serverAddress(text: string): ServerAddress {
-  const address = parseServerAddress(text)
-  if (address === undefined) throw new InvalidArgumentError('host, host:port or [ipv6]:port is wanted')
-  return address
-}
-
-export function tokenSourceOptions({ tokenFile, tokenCommand, tokenEnv }: ConnectionOptions) {
-  return { env: process.env, tokenFile, tokenCommand, tokenEnv }
-}
-
-export function caFile({ ca }: ConnectionOptions): string | undefined {
-  return ca === undefined ? undefined : resolve(ca)
-}
-
 export function execCommand(): Command {
-  return withConnectionOptions(new Command('exec'))
+  return connectionCommand('exec')
     .description('run a command whose connections to its local DATABASE_URL go through pgusher as this CI job')
     .argument('<command...>', 'the command and its arguments, behind --')
     .option('--socket', 'listen on a Unix socket in place of a loopback port')

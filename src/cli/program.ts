@@ -10,9 +10,12 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./serve.ts')).serveCommand(),
   check: async () => (await import('./check.ts')).checkCommand(),
   explain: async () => (await import('./explain.ts')).explainCommand(),
+  why: async () => (await import('./why.ts')).whyCommand(),
   sessions: async () => (await import('./sessions.ts')).sessionsCommand(),
   kill: async () => (await import('./kill.ts')).killCommand(),
+  whoami: async () => (await import('./whoami.ts')).whoamiCommand(),
   exec: async () => (await import('./exec.ts')).execCommand(),
+  env: async () => (await import('./env.ts')).envCommand(),
   demo: demoCommand,
   schema: async () => (await import('./schema.ts')).schemaCommand(),
   version: async () => (await import('./version.ts')).versionCommand(),
@@ -29,6 +32,8 @@ Examples:
   $ pgusher demo                                       see it work, with a PostgreSQL and an issuer of its own
   $ pgusher check --config pgusher.yaml                every problem of a configuration at once
   $ pgusher explain --config pgusher.yaml --token-file token.jwt --database shop-prod --user shop_migrator
+  $ pgusher why D-7Q2MK4 --config /etc/pgusher/pgusher.yaml
+  $ pgusher whoami --server pgusher.acme.example       in a CI job: who it is, before it connects
   $ pgusher serve --config /etc/pgusher/pgusher.yaml`
 
 /** Runs one command line (without node and script) and gives its exit code; nothing is thrown. */

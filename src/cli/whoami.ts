@@ -8,7 +8,7 @@ import { ApiUnavailable, createServerApi, type WhoAmI } from '../client/server-a
 import { findTokenSource, type TokenSource } from '../client/token-source.ts'
 import { isTicket, ownClaims } from '../client/token-text.ts'
 import { AccessError } from '../errors.ts'
-import { serverAddress } from './exec.ts'
+import { serverAddress } from './connection-options.ts'
 import { EXIT } from './exit-codes.ts'
 import { decisionText, identityText, ownClaimsText, refusedText } from './whoami-text.ts'
 

@@ -14,6 +14,12 @@ export function readClaims(token: string): Readonly<Record<string, unknown>> | u
   }
 }
 
+/** Milliseconds since the epoch; undefined where the token does not say it. */
+export function expiryOf(token: string): number | undefined {
+  const exp = readClaims(token)?.['exp']
+  return typeof exp === 'number' ? exp * 1_000 : undefined
+}
+
 export interface OwnIdentity {
   job: Readonly<JobFields>
   /** As one `claim`, `value` each: who issued it and for whom, then what the preset says is worth recording. */
@@ -28,7 +34,9 @@ export function ownIdentity(token: string, preset: PresetName): OwnIdentity | un
   try {
     const principal = principalFromClaims('own', ownIssuer(preset, iss), claims)
     const shown = ['iss', 'aud', 'sub'].map((name) => [name, principal.claims.get(name)] as const)
-    const all = [...shown, ...Object.entries(principal.auditClaims)].filter(([, value]) => value !== undefined)
+    const all = [...shown, ...Object.entries(principal.auditClaims)].filter(
+      ([, value]) => value !== undefined && value !== '',
+    )
     return {
       job: principal.job,
       claims: new Map(all.map(([name, value]) => [printable(name), shownValue(value ?? '')])),

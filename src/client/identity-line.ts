@@ -12,14 +12,14 @@ export interface IdentityLine {
   server: ServerAddress
 }
 
-/** `GitHub Actions, repository https://github.com/acme/shop, ref refs/heads/main, role shop_migrator, database shop-prod at …` */
+/** `GitHub Actions, repository acme/shop, ref refs/heads/main, role shop_migrator, database shop-prod at …` */
 export function identityLine({ provider, identity, database, user, server }: IdentityLine): string {
   const { repositoryUrl, pipelineName, ref } = identity?.job ?? {}
-  const subject = identity?.claims.get('sub')
-  const parts: (readonly [string, string | undefined])[] =
-    repositoryUrl === undefined && pipelineName === undefined
-      ? [['subject', subject]]
-      : [repositoryUrl === undefined ? ['pipeline', pipelineName] : ['repository', repositoryUrl]]
+  const claim = (name: string): string | undefined => identity?.claims.get(name)
+  const repository = claim('repository') ?? claim('project_path') ?? repositoryUrl
+  const parts: (readonly [string, string | undefined])[] = [['repository', repository]]
+  if (repository === undefined)
+    parts.push(pipelineName === undefined ? ['subject', claim('sub')] : ['pipeline', pipelineName])
   parts.push(['ref', ref], ['role', user], ['database', database])
   const told = parts.flatMap(([word, value]) => (value === undefined ? [] : [`${word} ${printable(value)}`]))
   return [printable(provider), ...told].join(', ').concat(` at ${hostAndPort(server)}`)

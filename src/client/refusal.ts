@@ -41,7 +41,7 @@ export function reasonOf(thrown: unknown): string {
   return printable(thrown instanceof Error ? thrown.message : String(thrown))
 }
 
-const MAX_CLAIMS = 24
+const MAX_CLAIMS = 40
 
 interface ClaimRow {
   claim: string

@@ -1,6 +1,6 @@
 /** A token for each connection, as fresh as the CI system gives it, without asking once for each of a pool's connections. */
 import { AccessError, asAccessError } from '../../errors.ts'
-import { readClaims } from '../claims.ts'
+import { expiryOf } from '../claims.ts'
 import type { TokenSource } from '../token-source.ts'
 
 /** Milliseconds that a token is used again at most, and the part of its life: the server shall see it with most of its life ahead. */
@@ -58,11 +58,6 @@ export function createFreshTokens(options: FreshTokensOptions): FreshTokens {
       return await flight
     },
   }
-}
-
-function expiryOf(token: string): number | undefined {
-  const exp = readClaims(token)?.['exp']
-  return typeof exp === 'number' ? exp * 1_000 : undefined
 }
 
 /** Sources speak to the job's author already; what is not theirs is named with them. */

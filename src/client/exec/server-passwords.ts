@@ -5,7 +5,7 @@
 import { printable } from '../../config/quote.ts'
 import { AccessError } from '../../errors.ts'
 import type { Request } from '../local/local-connection.ts'
-import { ApiUnavailable, type ServerApi, type Ticket } from '../server-api.ts'
+import { noTicketsBecause, type ServerApi, type Ticket } from '../server-api.ts'
 import type { TokenSource } from '../token-source.ts'
 import type { FreshTokens } from './fresh-tokens.ts'
 
@@ -36,18 +36,13 @@ export async function choosePasswords({ source, tokens, api, wanted, say }: Choo
   try {
     return await withTicket(tokens, api, wanted)
   } catch (thrown) {
-    const why = noTicketBecause(thrown)
-    if (why === undefined) throw thrown
-    say(`pgusher: no ticket, so connections can be made as long as the token lives: ${printable(why)}\n`)
+    if (thrown instanceof AccessError && thrown.code === 'upstream_unreachable') throw thrown
+    const why = noTicketsBecause(thrown)
+    // Whoever is refused may connect all the same: then the command gets the refusal itself, and it is shown with the claims.
+    if (why !== undefined)
+      say(`pgusher: no ticket, so connections can be made while the token lives: ${printable(why)}\n`)
     return tokensOnly('token', tokens)
   }
-}
-
-/** Whoever is refused may connect all the same: then the command gets the refusal itself, and it is shown with the claims. */
-function noTicketBecause(thrown: unknown): string | undefined {
-  if (thrown instanceof ApiUnavailable) return `the server gives none (${thrown.message})`
-  if (thrown instanceof AccessError && thrown.code !== 'upstream_unreachable') return thrown.message
-  return undefined
 }
 
 function tokensOnly(kind: 'fresh' | 'token', tokens: FreshTokens): ServerPasswords {

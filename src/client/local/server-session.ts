@@ -67,7 +67,7 @@ export interface ServerRefusal {
  */
 export async function openServerSession(
   peer: Peer,
-  startup: StartupMessage,
+  startup: Pick<StartupMessage, 'parameters' | 'minor'>,
   password: string,
   signal: AbortSignal,
 ): Promise<ServerSession | ServerRefusal> {
