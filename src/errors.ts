@@ -73,6 +73,11 @@ export class AccessError extends Error {
   readonly detail: string | undefined
   readonly hint: string | undefined
   readonly nearest: NearestRule[]
+  /**
+   * For the audit event of a policy denial: the trace of the decision, in at most so many bytes of JSON. Made when it is asked
+   * for, since it is dearer than the decision.
+   */
+  evidence?: (maxBytes: number) => Readonly<Record<string, unknown>>
 
   constructor(code: DenialCode, message: string, options: AccessErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })

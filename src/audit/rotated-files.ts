@@ -23,8 +23,8 @@ export async function setAside(path: string, now: number, firstSeq: number): Pro
   }
 }
 
-/** Removes the oldest finished files beyond `keep`; a file whose name is not exactly one of ours is left alone. */
-export async function pruneRotated(path: string, keep: number): Promise<string[]> {
+/** The finished files of `path`, oldest first; a file whose name is not exactly one of ours is none of them. @throws the system's error. */
+export async function rotatedFiles(path: string): Promise<string[]> {
   const folder = dirname(path)
   const base = basename(path)
   const finished = (await fs.readdir(folder))
@@ -35,7 +35,13 @@ export async function pruneRotated(path: string, keep: number): Promise<string[]
       const [, timeB = '', seqB] = b.order ?? []
       return timeA === timeB ? Number(seqA) - Number(seqB) : timeA < timeB ? -1 : 1
     })
-  const surplus = finished.slice(0, Math.max(0, finished.length - keep)).map(({ name }) => join(folder, name))
+  return finished.map(({ name }) => join(folder, name))
+}
+
+/** Removes the oldest finished files beyond `keep`. */
+export async function pruneRotated(path: string, keep: number): Promise<string[]> {
+  const finished = await rotatedFiles(path)
+  const surplus = finished.slice(0, Math.max(0, finished.length - keep))
   for (const name of surplus) await fs.rm(name, { force: true })
   return surplus
 }

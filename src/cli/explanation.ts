@@ -3,7 +3,9 @@ import type { Position } from '../config/diagnostics.ts'
 import { printable, quote } from '../config/quote.ts'
 import type { AccessError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
-import type { AccessRequest, ConditionTrace, Decision, RuleTrace } from '../policy/types.ts'
+import { requireOf } from '../policy/recorded-trace.ts'
+import type { AccessRequest, Decision } from '../policy/types.ts'
+import { type ShownTrace, traceLines } from './trace-text.ts'
 
 export interface Explanation {
   request: AccessRequest
@@ -17,21 +19,42 @@ export interface Explanation {
 }
 
 export function explanationText(explanation: Explanation): string {
-  const { request, principal, decision, refusal, ruleSources } = explanation
+  const { request, principal, decision, ruleSources } = explanation
   const lines = [`request  database ${quote(request.database)}, user ${quote(request.user)}`]
   if (principal !== undefined) lines.push(...jobLines(principal))
-  if (decision !== undefined) lines.push('', ...traceLines(decision.trace, ruleSources, principal))
-  lines.push('')
+  if (decision !== undefined && principal !== undefined) {
+    lines.push('', ...traceLines(shownTrace(decision, ruleSources, principal)))
+  }
+  lines.push('', ...outcomeLines(explanation))
+  return `${lines.join('\n')}\n`
+}
+
+/** Rule and role of a grant, or the refusal as the job sees it. */
+export function outcomeLines({ decision, refusal }: Pick<Explanation, 'decision' | 'refusal'>): string[] {
   if (decision?.allowed === true) {
     const { rule, database, role, maxSession, maxConnections } = decision.grant
-    lines.push(
+    return [
       `decision  allowed by rule ${rule}: role ${quote(role)} on ${quote(database)}, sessions up to ${maxSession / 1000} s, at most ${maxConnections} at once`,
-    )
-  } else {
-    const error = decision?.allowed === false ? decision.error : refusal
-    if (error !== undefined) lines.push(...refusalLines(error))
+    ]
   }
-  return `${lines.join('\n')}\n`
+  const error = decision?.allowed === false ? decision.error : refusal
+  return error === undefined ? [] : refusalLines(error)
+}
+
+export function shownTrace(
+  { trace }: Decision,
+  sources: readonly Position[],
+  { issuerName }: Pick<Principal, 'issuerName'>,
+): ShownTrace {
+  return {
+    issuer: issuerName,
+    require: requireOf(trace),
+    rules: trace.map(({ conditions, ...rule }, index) => ({
+      ...rule,
+      conditions: conditions.filter(({ from }) => from === 'match'),
+      source: sources[index],
+    })),
+  }
 }
 
 function jobLines({ issuerName, provider, subject, job, tenancyMatches }: Principal): string[] {
@@ -39,35 +62,6 @@ function jobLines({ issuerName, provider, subject, job, tenancyMatches }: Princi
   if (job.runUrl !== undefined) lines.push(`run      ${printable(job.runUrl)}`)
   if (!tenancyMatches) lines.push('tenancy  the require of the issuer does not hold')
   return lines
-}
-
-function traceLines(
-  trace: readonly RuleTrace[],
-  sources: readonly Position[],
-  principal: Principal | undefined,
-): string[] {
-  const require = trace.find((one) => one.conditions.some((condition) => condition.from === 'require'))
-  const lines: string[] = []
-  if (require !== undefined) {
-    lines.push(`require of issuer ${principal?.issuerName ?? ''}`, ...conditionLines(require.conditions, 'require'), '')
-  }
-  for (const [index, rule] of trace.entries()) {
-    const source = sources[index]
-    const where = source === undefined ? '' : ` (${source.file}:${source.line})`
-    const state = rule.skipped !== undefined ? `skipped: ${rule.skipped}` : rule.matched ? 'matches' : 'does not match'
-    lines.push(`${rule.effect} rule ${rule.rule}${where}: ${state}`)
-    if (rule.skipped === undefined) lines.push(...conditionLines(rule.conditions, 'match'))
-  }
-  return lines
-}
-
-function conditionLines(conditions: readonly ConditionTrace[], from: ConditionTrace['from']): string[] {
-  const shown = conditions.filter((one) => one.from === from)
-  const width = Math.max(0, ...shown.map((one) => one.claim.length))
-  return shown.map(
-    ({ ok, claim, wanted, got }) =>
-      `  ${ok ? '✓' : '✗'} ${printable(claim).padEnd(width)}  wanted ${wanted}, got ${got ?? 'nothing'}`,
-  )
 }
 
 /** As psql shows an ErrorResponse; the denial id at the end of MESSAGE is made for each real denial. */

@@ -18,6 +18,11 @@ export interface DecodedToken {
 const PART = /^[A-Za-z0-9_-]+$/
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
+/** Whether a password could be a token, and not some other secret, of which not even a hash may be kept. */
+export function hasTokenShape(password: string): boolean {
+  return /^e[\w-]+\.[\w-]+\.[\w-]+$/.test(password)
+}
+
 /**
  * `jku`, `x5u`, `x5c` and `jwk` are ignored: keys come from the configured issuer only. No `crit` is understood, so any
  * is refused.

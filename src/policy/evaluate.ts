@@ -7,6 +7,7 @@ import type { Principal } from '../identity/principal.ts'
 import { issuerUrl } from '../identity/principal-from-claims.ts'
 import { denial } from './denial.ts'
 import type { CompiledRule, Policy } from './policy.ts'
+import { recordedTrace } from './recorded-trace.ts'
 import { traceRules } from './trace.ts'
 import type { AccessRequest, Decision, Grant } from './types.ts'
 import { ANY_ROLE, covers, holds, matches, type Verdict } from './verdict.ts'
@@ -31,9 +32,11 @@ export function evaluate(policy: Policy, principal: Principal, request: AccessRe
       },
     }
   }
+  const error = denial(verdict)
+  error.evidence = (maxBytes) => ({ ...recordedTrace(trace(), policy.version, maxBytes) })
   return {
     allowed: false,
-    error: denial(verdict),
+    error,
     matched,
     get trace() {
       return trace()

@@ -11,10 +11,30 @@ export function newDenialId(): string {
   return `D-${Array.from(randomBytes(6), (byte) => ALPHABET[byte & 31]).join('')}`
 }
 
+/**
+ * An id as a person types it: in any case, with or without `D-` and the brackets around it, with blanks, and with the letters
+ * that the alphabet leaves out read as those that they look like.
+ * @returns undefined for what is no id
+ */
+export function parseDenialId(typed: string): string | undefined {
+  const text = typed
+    .toUpperCase()
+    .replace(/[\s[\].,_\u2010-\u2014-]/g, '')
+    .replaceAll(/[IL]/g, '1')
+    .replaceAll('O', '0')
+    .replaceAll('U', 'V')
+  const id = text.length === 7 && text.startsWith('D') ? text.slice(1) : text
+  return /^[0-9A-HJKMNP-TV-Z]{6}$/.test(id) ? `D-${id}` : undefined
+}
+
 /** Where in the life of a connection it was refused. */
 export type Stage = 'accept' | 'handshake' | 'authenticate' | 'verify' | 'decide' | 'mint' | 'upstream'
 
-export function denialEvent(error: AccessError, stage: Stage, id: string | undefined): AuditEvent {
+/** Bytes of a policy denial's trace where the event may be larger than that. */
+const MAX_TRACE_BYTES = 32 * 1024
+
+/** @param maxEvent bytes that an event may have (`audit.max_event`); half of them are for the trace of a policy denial */
+export function denialEvent(error: AccessError, stage: Stage, id: string | undefined, maxEvent: number): AuditEvent {
   return {
     event: 'session.denied',
     outcome: 'denied',
@@ -26,6 +46,7 @@ export function denialEvent(error: AccessError, stage: Stage, id: string | undef
           id,
           message: error.message,
           nearest: error.nearest.length > 0 ? error.nearest : undefined,
+          trace: error.evidence?.(Math.min(MAX_TRACE_BYTES, maxEvent / 2)),
         },
       },
       db: { response: { status_code: error.sqlstate } },

@@ -19,6 +19,8 @@ export function refuseNewSessions(proxy: ProxyContext): void {
   }
 }
 
+const maxEvent = (proxy: ProxyContext): number => proxy.current().config.audit.max_event
+
 export function recordDenial(
   proxy: ProxyContext,
   identity: SessionIdentity,
@@ -28,7 +30,7 @@ export function recordDenial(
 ): void {
   proxy.metrics.denial(error.code)
   proxy.metrics.sessionEnded('denied', error.code)
-  proxy.recorder.event(denialEvent(error, stage, denialId), identity)
+  proxy.recorder.event(denialEvent(error, stage, denialId, maxEvent(proxy)), identity)
   const details = {
     session: identity.sessionId,
     client: identity.client.address,
@@ -64,7 +66,7 @@ export function recordLostConnection(
       ? new AccessError('token_missing', late ?? 'the client went away when it was asked for its token')
       : new AccessError('protocol_violation', late ?? lost.message)
   proxy.metrics.denial(error.code)
-  proxy.recorder.event(denialEvent(error, stage, undefined), identity)
+  proxy.recorder.event(denialEvent(error, stage, undefined, maxEvent(proxy)), identity)
 }
 
 function silentUntil(deadline: number): string {

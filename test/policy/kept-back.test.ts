@@ -65,6 +65,7 @@ const marks = (index: number) => ({
   wanted: `refs/heads/zref${index}q`,
   environment: `zenv${index}q`,
   role: `zrole${index}q`,
+  otherRole: `zother${index}q`,
   message: `zmessage${index}q.`,
 })
 
@@ -73,7 +74,7 @@ function policyText({ rules, issuerExplains, requireTenancy }: Case): string {
     [issuerExplains ? '' : '    explain: false\n', requireTenancy ? require : ''].join(''),
   )
   const entries = rules.map((one, index) => {
-    const { name, wanted, environment, role, message } = marks(index)
+    const { name, wanted, environment, role, otherRole, message } = marks(index)
     const ref = one.refFits ? 'refs/heads/main' : wanted
     const match = [
       `repository_id: "${one.repository}"`,
@@ -84,7 +85,7 @@ function policyText({ rules, issuerExplains, requireTenancy }: Case): string {
       `  - name: ${name}`,
       '    issuer: github',
       `    match: { ${match.join(', ')} }`,
-      `    ${one.effect}: { database: ${one.database}, role: ${role} }`,
+      `    ${one.effect}: { database: ${one.database}, role: [${role}, ${otherRole}] }`,
       ...(one.explain ? [] : ['    explain: false']),
       ...(one.expired && one.effect === 'allow' ? ['    expires: 2026-01-01'] : []),
       ...(one.words ? [`    on_deny: { message: ${message} }`] : []),
@@ -100,14 +101,16 @@ function allowedMarks(one: Case, asked: string): Set<string> {
     one.requireTenancy ? one.owner === '9100001' : rule.repository === one.repository
   const someTenant = one.rules.some((rule) => rule.effect === 'allow' && ofTenant(rule))
   for (const [index, rule] of one.rules.entries()) {
-    const { name, wanted, environment, role, message } = marks(index)
+    const { name, wanted, environment, role, otherRole, message } = marks(index)
     if (ofTenant(rule) && rule.explain && one.issuerExplains) {
-      for (const mark of [name, wanted, environment, role]) seen.add(mark)
+      for (const mark of [name, wanted, environment, role, otherRole]) seen.add(mark)
     }
     if (ofTenant(rule) || (rule.effect === 'deny' && someTenant)) seen.add(message)
     // A role that the job may have as it is belongs to the job.
     const holds = rule.refFits && !rule.environment && !rule.expired && rule.repository === one.repository
-    if (rule.effect === 'allow' && holds && (!one.requireTenancy || one.owner === '9100001')) seen.add(role)
+    if (rule.effect === 'allow' && holds && (!one.requireTenancy || one.owner === '9100001')) {
+      seen.add(role).add(otherRole)
+    }
   }
   return seen
 }
