@@ -51,7 +51,7 @@ export function overviewText({ sessions, windows, barred }: Overview, now: numbe
     const used = `${count(one.connections, 'connection')} with an expired token`
     lines.push('', `  rule ${one.rule}  ${closes}; ${used}`, ...jobLines(one))
   }
-  if (barred > 0) lines.push('', `${count(barred, 'job attempt')} or runs barred by kill`)
+  if (barred > 0) lines.push('', `${barred} jobs or runs are barred by kill`)
   return `${lines.map(printable).join('\n')}\n`
 }
 
