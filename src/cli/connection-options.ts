@@ -16,10 +16,16 @@ export interface ConnectionOptions {
 }
 
 export function connectionCommand(name: string): Command {
-  return new Command(name)
+  const command = new Command(name)
     .requiredOption('-s, --server <host[:port]>', 'pgusher; port 6432 without one', serverAddress)
     .requiredOption('-d, --database <name>', 'the entry of databases that the job asks for')
     .requiredOption('-u, --user <name>', 'the role that the job asks for, or ci for the only one that it may use')
+  return withTokenOptions(command)
+}
+
+/** How the server is verified, and where the token comes from. */
+export function withTokenOptions(command: Command): Command {
+  return command
     .option('--ca <file>', "PEM file of the CA that signed pgusher's certificate; the system's CAs without it")
     .option('--audience <text>', 'the audience to ask the CI system for; without it pgusher is asked')
     .addOption(new Option('--token-file <file>', 'a file that holds the token').conflicts(['tokenCommand', 'tokenEnv']))

@@ -8,7 +8,7 @@ import { ApiUnavailable, createServerApi, type WhoAmI } from '../client/server-a
 import { findTokenSource, type TokenSource } from '../client/token-source.ts'
 import { isTicket, ownClaims } from '../client/token-text.ts'
 import { AccessError } from '../errors.ts'
-import { serverAddress } from './connection-options.ts'
+import { serverAddress, withTokenOptions } from './connection-options.ts'
 import { EXIT } from './exit-codes.ts'
 import { decisionText, identityText, ownClaimsText, refusedText } from './whoami-text.ts'
 
@@ -29,7 +29,7 @@ interface Options {
 const LOCAL_AUDIENCE = 'pgusher-whoami-local'
 
 export function whoamiCommand(): Command {
-  return new Command('whoami')
+  const command = new Command('whoami')
     .description('say who this CI job is for pgusher, and whether a database would let it in')
     .addOption(
       new Option('-s, --server <host[:port]>', 'pgusher; port 6432 without one')
@@ -45,11 +45,7 @@ export function whoamiCommand(): Command {
     )
     .option('-d, --database <name>', 'say whether this entry of databases would let the job in')
     .option('-u, --user <name>', 'as this role; the only one that the job may use without it')
-    .option('--ca <file>', "PEM file of the CA that signed pgusher's certificate; the system's CAs without it")
-    .option('--audience <text>', 'the audience to ask the CI system for; without it pgusher is asked')
-    .addOption(new Option('--token-file <file>', 'a file that holds the token').conflicts(['tokenCommand', 'tokenEnv']))
-    .addOption(new Option('--token-command <line>', 'a shell command that prints a token').conflicts('tokenEnv'))
-    .option('--token-env <name>', 'a variable that holds the token')
+  return withTokenOptions(command)
     .addOption(new Option('--format <format>').choices(['text', 'json']).default('text'))
     .addHelpText(
       'after',
@@ -82,11 +78,22 @@ async function whoami(options: Options): Promise<number> {
     source = await findTokenSource({ ...options, env: process.env })
     return options.server === undefined ? await local(source, options) : await ask(source, options.server, options)
   } catch (thrown) {
-    if (!(thrown instanceof AccessError) && !(thrown instanceof ApiUnavailable)) throw thrown
-    if (options.format === 'json') printJson({ ...about(source), error: errorJson(thrown) })
-    else process.stderr.write(errorText(thrown))
+    const error = asError(thrown, options.server)
+    if (options.format === 'json') printJson({ ...about(source), error: errorJson(error) })
+    else process.stderr.write(errorText(error))
     return EXIT.failed
   }
+}
+
+/** @throws what is no failure of the job, the CI system or the server */
+function asError(thrown: unknown, server: ServerAddress | undefined): AccessError {
+  if (thrown instanceof AccessError) return thrown
+  if (!(thrown instanceof ApiUnavailable) || server === undefined) throw thrown
+  const message = `${hostAndPort(server)} cannot be asked who this job is (${thrown.message})`
+  return new AccessError('upstream_unreachable', message, {
+    hint: 'It is an older pgusher, or something else stands in front of it. What the token says is shown by --local.',
+    cause: thrown,
+  })
 }
 
 async function local(source: TokenSource, { audience = LOCAL_AUDIENCE, format }: Options): Promise<number> {
@@ -127,9 +134,7 @@ function about(source: TokenSource | undefined): object {
   return { source: { name, preset, refetchable } }
 }
 
-function errorJson(thrown: AccessError | ApiUnavailable): object {
-  if (!(thrown instanceof AccessError)) return { code: 'api_unavailable', message: thrown.message }
-  const { code, sqlstate, message, detail, hint } = thrown
+function errorJson({ code, sqlstate, message, detail, hint }: AccessError): object {
   return { code, sqlstate, message, detail, hint }
 }
 

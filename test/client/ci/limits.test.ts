@@ -73,6 +73,20 @@ test.each<[string, RequestListener, RegExp]>([
   expect(requests).toEqual(['/token?v=2&audience=https%3A%2F%2Faud'])
 })
 
+test("the proxy of the runner's environment is used, as its own tools do", async () => {
+  answer = (_, response) => void response.writeHead(200).end(JSON.stringify({ value: TOKEN }))
+  const { port } = server.address() as AddressInfo
+  requests = []
+  const env = {
+    GITHUB_ACTIONS: 'true',
+    HTTP_PROXY: `http://127.0.0.1:${port}`,
+    ACTIONS_ID_TOKEN_REQUEST_URL: 'http://token.ci.invalid/?v=2',
+    ACTIONS_ID_TOKEN_REQUEST_TOKEN: SECRET,
+  }
+  expect(await (await findTokenSource({ env })).fetch('a')).toBe(TOKEN)
+  expect(requests).toEqual(['http://token.ci.invalid/?v=2&audience=a'])
+})
+
 test('a redirect is not followed: it would carry the secret to another place', async () => {
   answer = (_, response) => void response.writeHead(302, { location: '/elsewhere' }).end()
   expect((await failure(github())).message).toMatch(/refused .* status 302/)
