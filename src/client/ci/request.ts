@@ -1,4 +1,4 @@
-/** One question to a CI system's token service, over HTTP and within limits; asked again where the failure may pass by itself. */
+/** One question to a CI system's token service over HTTP, within limits; asked again where the failure may pass by itself. */
 import { Agent, type IncomingMessage, request as requestHttp } from 'node:http'
 import { request as requestHttps, Agent as SecureAgent } from 'node:https'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -34,23 +34,15 @@ interface Answer {
   body: string
 }
 
-/**
- * The body of a 200 answer. Redirects are not followed: they would carry the request's secret to another place.
- * @throws AccessError `token_missing`; the signal's reason when it aborts
- */
-export async function requestText(request: TokenRequest): Promise<string> {
-  const { body } = await ask(request)
-  return body
-}
-
-/** A member of the JSON object that a 200 answer holds. @throws as `requestText`, and where there is no such text */
+/** A member of the JSON object that a 200 answer holds. @throws as `ask`, and where there is no such text */
 export async function requestMember(request: TokenRequest, member: string): Promise<string> {
   const { body } = await ask(request)
   let value: unknown
   try {
     value = (JSON.parse(body) as Record<string, unknown> | null)?.[member]
-  } catch (cause) {
-    throw noToken(`${request.name} answered the request for a token with something that is not JSON`, undefined, cause)
+  } catch {
+    // Without the cause: a SyntaxError quotes what it has read, which may be a token.
+    throw noToken(`${request.name} answered the request for a token with something that is not JSON`)
   }
   if (typeof value !== 'string') {
     throw noToken(`${request.name} answered the request for a token without "${member}" in it`)
@@ -58,6 +50,10 @@ export async function requestMember(request: TokenRequest, member: string): Prom
   return value
 }
 
+/**
+ * An answer with status 200. Redirects are not followed: they would carry the request's secret to another place.
+ * @throws AccessError `token_missing`; the signal's reason when it aborts
+ */
 export async function ask(request: TokenRequest): Promise<Answer> {
   const url = checkedUrl(request)
   for (let attempt = 0; ; attempt += 1) {
@@ -68,13 +64,17 @@ export async function ask(request: TokenRequest): Promise<Answer> {
     } catch (thrown) {
       request.signal?.throwIfAborted()
       if (pause === undefined) throw unreachable(request, url, thrown)
-      await delay(pause, undefined, { signal: request.signal })
+      await wait(pause, request.signal)
       continue
     }
     if (answer.status === 200) return answer
     if (pause === undefined || !mayPass(answer.status)) throw refused(request, answer)
-    await delay(pause, undefined, { signal: request.signal })
+    await wait(pause, request.signal)
   }
+}
+
+async function wait(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  await delay(milliseconds, undefined, { signal }).catch(() => signal?.throwIfAborted())
 }
 
 function mayPass(status: number): boolean {
@@ -124,7 +124,11 @@ async function readAnswer(response: IncomingMessage): Promise<Answer> {
 function unreachable({ name }: TokenRequest, { host }: URL, thrown: unknown): Error {
   const why = thrown instanceof Error ? ('code' in thrown ? String(thrown.code) : thrown.message) : 'unknown error'
   const text = why === 'ABORT_ERR' ? `no answer within ${ATTEMPT_MS / 1000} s` : why
-  return noToken(`${name} gave no token: ${host} was asked three times: ${printable(text)}`, undefined, thrown)
+  return noToken(
+    `${name} gave no token: ${host} was asked ${PAUSES_MS.length + 1} times: ${printable(text)}`,
+    undefined,
+    thrown,
+  )
 }
 
 /** The service's own words help most; what was sent to it must not come back in them. */
