@@ -25,17 +25,16 @@ export async function socketPath({ config, socket }: SocketOptions, command: Com
   const result = await loadConfig(config, process.env, { checkFiles: false })
   // An operator's shell seldom has the passwords that the file takes from the environment; the socket stands in it all the same.
   const loaded = result.ok ? result.loaded : result.partial
-  if (loaded === undefined) throw new AccessError('internal_error', problems(result))
+  if (loaded === undefined) {
+    process.stderr.write(formatDiagnostics(result.ok ? [] : result.diagnostics))
+    throw new AccessError('internal_error', `the control socket is not known: ${quote(config)} cannot be read`)
+  }
   const path = loaded.config.control?.socket
   if (path !== undefined) return path
   throw new AccessError(
     'internal_error',
     `${quote(config)} has no control.socket, so there is nobody to ask; add control: { socket: … } and restart pgusher`,
   )
-}
-
-function problems(result: Awaited<ReturnType<typeof loadConfig>>): string {
-  return result.ok ? '' : formatDiagnostics(result.diagnostics).trimEnd()
 }
 
 /**

@@ -51,7 +51,8 @@ export function overviewText({ sessions, windows, barred }: Overview, now: numbe
     const used = `${count(one.connections, 'connection')} with an expired token`
     lines.push('', `  rule ${one.rule}  ${closes}; ${used}`, ...jobLines(one))
   }
-  if (barred > 0) lines.push('', `${barred} jobs or runs are barred by kill`)
+  if (barred > 0)
+    lines.push('', barred === 1 ? '1 job or run is barred by kill' : `${barred} jobs or runs are barred by kill`)
   return `${lines.map(printable).join('\n')}\n`
 }
 

@@ -80,9 +80,10 @@ function keysOf({ jobKey, job }: Principal): string[] {
   return [keyOfJob(jobKey), keyOfRun(job.runUrl), keyOfRun(withoutAttempt(job.runUrl))]
 }
 
-/** A run's URL as people copy it: Jenkins' ends with a slash, Buildkite's has the job behind `#`. */
+/** A run's URL as people copy it: Jenkins' ends with a slash, Buildkite's has the job behind `#`, GitHub's behind the run. */
 export function runPage(url: string): string {
-  return url.replace(/#.*$/, '').replace(/\/+$/, '')
+  const page = url.replace(/[?#].*$/, '').replace(/\/+$/, '')
+  return page.replace(/(\/actions\/runs\/\d+(?:\/attempts\/\d+)?)\/job\/\d+$/, '$1')
 }
 
 /** GitHub's `…/runs/1/attempts/2` as `…/runs/1`. */

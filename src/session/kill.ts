@@ -52,10 +52,10 @@ export async function kill(order: KillOrder, proxy: KillContext, now: number): P
   const found = findJobs(order.target, proxy, now)
   if ('message' in found) return { ok: false, ...found }
   const { principals, jobKeys } = found
-  const { user, reason } = order
+  const why = { user: operatorOf(order), reason: order.reason }
   const life = longestLife(proxy.current())
-  for (const jobKey of jobKeys) proxy.bars.bar({ jobKey }, { user, reason }, life)
-  for (const runUrl of runUrls(order.target, principals)) proxy.bars.bar({ runUrl }, { user, reason }, life)
+  for (const jobKey of jobKeys) proxy.bars.bar({ jobKey }, why, life)
+  for (const runUrl of runUrls(order.target, principals)) proxy.bars.bar({ runUrl }, why, life)
   let windows = 0
   for (const jobKey of jobKeys) windows += proxy.windows.closeJob(jobKey, now)
   const sessions = proxy.registry.all().filter(({ principal }) => jobKeys.has(principal.jobKey))
@@ -176,8 +176,11 @@ function adminEvent(order: KillOrder, effect: Record<string, unknown>): AuditEve
   }
 }
 
-function killed({ user, reason }: KillOrder): AccessError {
-  return new AccessError('session_killed', `session ended by the operator (${user}): ${reason}`, {
+/** Whom the job is told: the person, where it is not root that has a name to give. */
+const operatorOf = ({ user, sudoUser }: KillOrder): string => sudoUser ?? user
+
+function killed(order: KillOrder): AccessError {
+  return new AccessError('session_killed', `session ended by the operator (${operatorOf(order)}): ${order.reason}`, {
     hint: 'The job is not let in again. Ask the operator before you run it again.',
   })
 }

@@ -209,9 +209,12 @@ test('kill ends the session, the window and the job attempt; another attempt is 
   })
   expect(killed).toMatchObject({
     code: '57P01',
-    message: expect.stringMatching(/^session ended by the operator \(\S+\): token in a public log$/),
+    message: expect.stringMatching(/^session ended by the operator \(dana\): token in a public log$/),
   })
-  const barred = { code: '42501', message: expect.stringMatching(/^the operator \(\S+\) has ended this job: token in/) }
+  const barred = {
+    code: '42501',
+    message: expect.stringMatching(/^the operator \(dana\) has ended this job: token in/),
+  }
   expect(await refused(connect({ token }))).toMatchObject(barred)
   expect(await refused(connect({ token: await tokenOf('104') }))).toMatchObject(barred)
   ahead = 10 * MINUTE

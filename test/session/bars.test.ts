@@ -32,6 +32,7 @@ test('a barred job is told by whom and why, others are let in', () => {
 test.each([
   ['the attempt as it is', 'https://github.com/acme/shop/actions/runs/1/attempts/2', true],
   ['the run without its attempt', 'https://github.com/acme/shop/actions/runs/1', true],
+  ['a job of the run', 'https://github.com/acme/shop/actions/runs/1/job/55?pr=3', true],
   ['the run with a slash', 'https://github.com/acme/shop/actions/runs/1/', true],
   ['another attempt', 'https://github.com/acme/shop/actions/runs/1/attempts/1', false],
   ['another run that begins alike', 'https://github.com/acme/shop/actions/runs/11', false],
