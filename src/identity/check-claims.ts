@@ -5,9 +5,9 @@
 import { quote, quoteList } from '../config/quote.ts'
 import type { IssuerConfig } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
+import { checkDemands, checkTenant, claimText, refusedEvent } from './preset-rules.ts'
 import { PRESETS } from './presets/index.ts'
 import type { Principal } from './principal.ts'
-import { claimEquals } from './principal-from-claims.ts'
 import { span } from './span.ts'
 
 export const LEEWAY = 30_000
@@ -96,11 +96,15 @@ export function isOver({ expiresAt, issuedAt }: Principal, issuer: IssuerConfig,
   return now >= expiresAt + LEEWAY || now - issuedAt > maxAge + LEEWAY
 }
 
-/** @throws AccessError `audience_mismatch`: ours must be the only one, or whoever shares it could use the token here. */
+/**
+ * @throws AccessError `audience_mismatch`: ours must be the only one, or whoever shares it could use the token here; except
+ *   where the provider adds its own to each token.
+ */
 export function checkAudience(claims: Claims, issuer: IssuerConfig): void {
   const aud = claims['aud']
   const list: unknown[] = Array.isArray(aud) ? aud : [aud]
   if (list.length === 1 && list[0] === issuer.audience) return
+  if (PRESETS[issuer.preset].audienceAmongOthers === true && list.includes(issuer.audience)) return
   const texts = list.filter((item) => typeof item === 'string')
   const wanted = quote(issuer.audience)
   if (texts.length === 0) {
@@ -129,20 +133,24 @@ export function checkPresetRules(principal: Principal, issuer: IssuerConfig): vo
       { hint: `In the job: ${recipe(issuer)}` },
     )
   }
-  for (const { claim, values, why } of preset.refused) {
-    const value = values.find((refused) => claimEquals(principal.claims.get(claim), refused))
-    if (value === undefined || issuer.allow_events.includes(value)) continue
-    throw new AccessError('denied_by_rule', `${claim} is ${quote(value)}: such a job is refused, as ${why}`, {
-      hint: `The operator can accept it by allow_events: [${value}] of issuer ${quote(principal.issuerName)}.`,
-    })
+  checkTenant(principal, issuer)
+  checkDemands(principal, preset, shortRecipe(issuer))
+  for (const refusal of preset.refused) {
+    const event = refusedEvent(refusal, principal.claims.get(refusal.claim))
+    if (event === undefined || issuer.allow_events.includes(event)) continue
+    const value = claimText(principal.claims.get(refusal.claim))
+    throw new AccessError(
+      'denied_by_rule',
+      `${refusal.claim} is ${quote(value)}: such a job is refused, as ${refusal.why}`,
+      { hint: `The operator can accept it by allow_events: [${event}] of issuer ${quote(principal.issuerName)}.` },
+    )
   }
-  for (const [one, other] of preset.mustAgree) {
-    const left = principal.claims.get(one)
-    const right = principal.claims.get(other)
+  for (const { claims, why } of preset.mustAgree) {
+    const [left, right] = claims.map((claim) => principal.claims.get(claim))
     if (left === undefined || right === undefined || String(left) === String(right)) continue
     throw new AccessError(
       'tenancy_mismatch',
-      `${one} is ${quote(String(left))} and ${other} is ${quote(String(right))}: the job runs another project's code`,
+      `${claims[0]} is ${quote(String(left))} and ${claims[1]} is ${quote(String(right))}: ${why}`,
     )
   }
 }

@@ -192,8 +192,8 @@ function cut(password: string): Mistake | undefined {
   return {
     code: 'token_malformed',
     message:
-      `the token was cut: it ends after ${password.length} characters, in the middle, so something between the CI and here takes no longer ` +
-      'passwords; use another client, or a ticket in place of the token (POST /v1/token), which is short',
+      `the token was cut: it ends after ${password.length} characters, in the middle, so something between the CI and here cuts long passwords; ` +
+      'use another client, or a ticket in place of the token (POST /v1/token), which is short',
     hint: 'Compare with the length of the token in the job: printf %s "$TOKEN" | wc -c. Tickets are there where the operator has switched them on.',
   }
 }

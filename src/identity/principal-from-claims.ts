@@ -61,21 +61,55 @@ function claimValues(
   issuer: IssuerConfig,
   claims: Readonly<Record<string, unknown>>,
 ): ReadonlyMap<string, ClaimValue> {
-  const nested = nestedPaths(preset, issuer)
+  const elsewhere = notTopLevel(preset, issuer, claims)
   const values = new Map<string, ClaimValue>()
   const add = (name: string, raw: unknown) => {
     const value = asClaim(name, raw)
-    if (value !== undefined) values.set(name, value)
+    if (value === undefined) return
+    values.set(name, isUuid(preset, name) && typeof value === 'string' ? plainUuid(value) : value)
   }
   for (const [name, raw] of Object.entries(claims)) {
     if (Buffer.byteLength(name) > MAX_NAME_BYTES || name.includes('\0')) {
       throw new AccessError('token_malformed', 'the token has a claim whose name is too long or holds a NUL')
     }
     // A top-level claim must not pass for a nested one by taking its selector's name.
-    if (!nested.has(name)) add(name, raw)
+    if (!elsewhere.has(name) && !nestedPrefixes(preset).some(({ prefix }) => name.startsWith(prefix))) add(name, raw)
   }
-  for (const [name, path] of nested) add(name, at(claims, path))
+  for (const [name, raw] of elsewhere) add(name, raw)
   return values
+}
+
+/** Braces and capitals are Bitbucket's and Windows' way to write the same id. */
+export function plainUuid(text: string): string {
+  return text.replace(/^\{(.*)\}$/, '$1').toLowerCase()
+}
+
+function isUuid(preset: Preset, name: string): boolean {
+  return Object.hasOwn(preset.claims, name) && preset.claims[name]?.uuid === true
+}
+
+function nestedPrefixes(preset: Preset): { prefix: string; path: readonly string[] }[] {
+  if (typeof preset.openClaims === 'boolean') return []
+  return preset.openClaims.flatMap(({ prefix, path }) => (path === undefined ? [] : [{ prefix, path }]))
+}
+
+/** By selector, what is not found under the selector's own name: nested claims, members of nested objects, parts of `sub`. */
+function notTopLevel(
+  preset: Preset,
+  issuer: IssuerConfig,
+  claims: Readonly<Record<string, unknown>>,
+): ReadonlyMap<string, unknown> {
+  const found = new Map<string, unknown>()
+  const subject = claims['sub']
+  for (const [name, { fromSubject }] of Object.entries(preset.claims)) {
+    if (fromSubject !== undefined) found.set(name, typeof subject === 'string' ? fromSubject(subject) : undefined)
+  }
+  for (const { prefix, path } of nestedPrefixes(preset)) {
+    const members = at(claims, path)
+    for (const [key, raw] of isObject(members) ? Object.entries(members) : []) found.set(prefix + key, raw)
+  }
+  for (const [name, path] of nestedPaths(preset, issuer)) found.set(name, at(claims, path))
+  return found
 }
 
 function nestedPaths(preset: Preset, issuer: IssuerConfig): ReadonlyMap<string, readonly string[]> {

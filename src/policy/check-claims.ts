@@ -4,19 +4,14 @@ import type { ConditionConfig, IssuerConfig } from '../config/schema.ts'
 import { suggestion } from '../config/suggest.ts'
 import type { Path } from '../config/yaml-source.ts'
 import type { ClaimSpec, Preset } from '../identity/preset.ts'
+import { refusedEvent } from '../identity/preset-rules.ts'
 import { PRESETS } from '../identity/presets/index.ts'
+import { plainUuid } from '../identity/principal-from-claims.ts'
 import { globProblem } from './glob.ts'
 import type { Report } from './report.ts'
 
 /** Checked for every token, so a rule that names one either repeats that or never matches. */
 const PROTOCOL_CLAIMS: ReadonlySet<string> = new Set(['iss', 'aud', 'exp', 'iat', 'nbf'])
-
-/** Claims that hold a whole ref; `main` alone never equals one. */
-const FULL_REFS: Readonly<Partial<Record<Preset['name'], string>>> = {
-  'github-actions': 'ref',
-  gitlab: 'ref_path',
-  circleci: 'oidc.circleci.com/vcs-ref',
-}
 
 /** What the preset says of a claim; undefined for one that it does not list. */
 export function claimSpec(preset: Preset, claim: string): ClaimSpec | undefined {
@@ -29,7 +24,8 @@ function configuredClaims(issuer: IssuerConfig): string[] {
 }
 
 function isOpen(preset: Preset, claim: string): boolean {
-  return typeof preset.openClaims === 'boolean' ? preset.openClaims : claim.startsWith(preset.openClaims.prefix)
+  if (typeof preset.openClaims === 'boolean') return preset.openClaims
+  return preset.openClaims.some(({ prefix }) => claim.startsWith(prefix))
 }
 
 /** The values that a condition compares with. */
@@ -55,6 +51,11 @@ export function checkClaim(
       'audience and url stand in the issuer',
       'key',
     )
+    return
+  }
+  const instead = Object.hasOwn(preset.notForRules ?? {}, claim) ? preset.notForRules?.[claim] : undefined
+  if (instead !== undefined) {
+    report.error(at, `claim ${quote(claim)} of ${issuer.preset} is not for rules`, instead, 'key')
     return
   }
   if (spec === undefined && !configuredClaims(issuer).includes(claim) && !isOpen(preset, claim)) {
@@ -125,7 +126,8 @@ function checkLiterals(
       `write { glob: ${quote(starred)} }`,
     )
   const negative = typeof condition !== 'string' && 'not_in' in condition
-  const short = values.find((value) => FULL_REFS[issuer.preset] === claim && value !== '' && !value.startsWith('refs/'))
+  const wholeRef = claimSpec(preset, claim)?.wholeRef === true
+  const short = values.find((value) => wholeRef && value !== '' && !value.startsWith('refs/'))
   if (short !== undefined) {
     report.warning(
       at,
@@ -133,14 +135,37 @@ function checkLiterals(
       `write refs/heads/${short} for a branch or refs/tags/${short} for a tag`,
     )
   }
-  for (const refused of preset.refused) {
-    if (negative || refused.claim !== claim) continue
-    const value = values.find((one) => refused.values.includes(one) && !issuer.allow_events.includes(one))
-    if (value === undefined) continue
+  if (!negative) warnAboutRefused(report, at, issuer, claim, values)
+  if (claimSpec(preset, claim)?.uuid === true) checkSpelling(report, at, claim, values)
+}
+
+function warnAboutRefused(
+  report: Report,
+  at: Path,
+  issuer: IssuerConfig,
+  claim: string,
+  values: readonly string[],
+): void {
+  const of = PRESETS[issuer.preset].refused.filter((refused) => refused.claim === claim)
+  for (const refused of of) {
+    const found = values
+      .map((value) => ({ value, event: refusedEvent(refused, value) }))
+      .find(({ event }) => event !== undefined && !issuer.allow_events.includes(event))
+    if (found === undefined) continue
     report.warning(
       at,
-      `preset ${issuer.preset} refuses ${claim} ${quote(value)}: ${refused.why}`,
-      `if you accept that, add it to allow_events of the issuer`,
+      `preset ${issuer.preset} refuses ${claim} ${quote(found.value)}: ${refused.why}`,
+      `if you accept that, add ${found.event} to allow_events of the issuer`,
     )
   }
+}
+
+function checkSpelling(report: Report, at: Path, claim: string, values: readonly string[]): void {
+  const value = values.find((one) => one !== plainUuid(one))
+  if (value === undefined) return
+  report.error(
+    at,
+    `${claim} never is ${quote(value)}: ids of this kind are compared without braces and in lower case`,
+    `write ${quote(plainUuid(value))}`,
+  )
 }

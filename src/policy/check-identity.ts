@@ -33,6 +33,30 @@ const COMPANIONS: readonly {
     why: 'GitLab creates an environment when a job on any branch names it',
     hint: 'add ref_protected: "true", or environment_protected: "true" where your edition has protected environments',
   },
+  {
+    preset: 'google',
+    claim: 'email',
+    needs: ['email_verified'],
+    level: 'error',
+    why: 'an address that Google has not verified is what somebody typed in',
+    hint: 'add email_verified: "true"',
+  },
+  {
+    preset: 'harness',
+    claim: 'pipeline_id',
+    needs: ['project_id'],
+    level: 'error',
+    why: 'identifiers of pipelines are chosen by people, and each project may have one of that name',
+    hint: 'add project_id and organization_id',
+  },
+  {
+    preset: 'harness',
+    claim: 'project_id',
+    needs: ['organization_id'],
+    level: 'warning',
+    why: 'identifiers of projects are chosen by people, and each organization may have one of that name',
+    hint: 'add organization_id',
+  },
 ]
 
 /** Claims that a rule ties down with the issuer's `require`: by equality, `in` or a glob, not by exclusion. */
@@ -88,7 +112,21 @@ export function checkIdentity(report: Report, at: Path, issuer: IssuerConfig, ru
       'key',
     )
   } else warnAboutNames(report, place, preset, named)
-  checkCompanions(report, place, preset, positiveClaims(issuer, rule), rule)
+  const positive = positiveClaims(issuer, rule)
+  checkNeeds(report, place, preset, positive)
+  checkCompanions(report, place, preset, positive, rule)
+}
+
+function checkNeeds(report: Report, place: Path, preset: Preset, positive: ReadonlySet<string>): void {
+  for (const { anyOf, level, why } of preset.ruleNeeds ?? []) {
+    if (anyOf.some((claim) => positive.has(claim))) continue
+    report[level](
+      place,
+      `the rule does not name ${quoteList(anyOf)}, as rules of ${preset.name} ${level === 'error' ? 'must' : 'should'}: ${why}`,
+      'name it by equality or `in`, here or in `require` of the issuer',
+      'key',
+    )
+  }
 }
 
 function identifyingClaims(preset: Preset, issuer: IssuerConfig): string[] {

@@ -4,6 +4,7 @@ import { isLoopback } from '../config/scalars.ts'
 import type { IssuerConfig } from '../config/schema.ts'
 import { suggestion } from '../config/suggest.ts'
 import type { Preset } from '../identity/preset.ts'
+import { refusedEvents } from '../identity/preset-rules.ts'
 import { PRESETS } from '../identity/presets/index.ts'
 import { issuerUrl } from '../identity/principal-from-claims.ts'
 import { checkClaim } from './check-claims.ts'
@@ -40,14 +41,18 @@ function checkIssuer(report: Report, name: string, issuer: IssuerConfig, url: st
       report.error(
         [...at, 'url'],
         `preset ${issuer.preset} needs the issuer's url`,
-        "it is the token's `iss`, byte for byte",
+        `it is the token's \`iss\`, byte for byte${preset.issuerForm === undefined ? '' : `: ${preset.issuerForm.shown}`}`,
       )
-  } else checkUrl(report, [...at, 'url'], url, true)
+  } else {
+    checkUrl(report, [...at, 'url'], url, true)
+    checkForm(report, [...at, 'url'], url, preset)
+  }
   if (issuer.jwks_url !== undefined) checkUrl(report, [...at, 'jwks_url'], issuer.jwks_url, false)
   if (issuer.jwks_url !== undefined && issuer.jwks_file !== undefined) {
     report.error([...at, 'jwks_file'], 'jwks_url and jwks_file exclude each other', 'keep one of them')
   }
-  checkAudience(report, at, issuer, preset)
+  checkAudience(report, at, issuer, preset, url)
+  if (preset.caution !== undefined) report.warning(at, preset.caution, undefined, 'key')
   checkPresetOptions(report, at, issuer, preset)
   for (const [claim, value] of Object.entries(issuer.require)) {
     if (!report.loaded.isBroken([...at, 'require', claim]))
@@ -72,12 +77,49 @@ function checkUrl(report: Report, at: string[], text: string, isIssuer: boolean)
     report.error(at, `issuer ${quote(text)} must have no query and no fragment`)
 }
 
-function checkAudience(report: Report, at: string[], issuer: IssuerConfig, preset: Preset): void {
-  if (preset.refusedAudiences.some((pattern) => pattern.test(issuer.audience))) {
+/** `iss` is compared byte for byte, so a slash too many means that no token is ever known. */
+function checkForm(report: Report, at: string[], url: string, { name, issuerForm }: Preset): void {
+  if (issuerForm === undefined || issuerForm.like.test(url)) return
+  report.warning(
+    at,
+    `${quote(url)} is not the form of ${name} issuers: ${issuerForm.shown}`,
+    'compare it with `iss` of a token, byte for byte; a service that you run yourself may have another, and then nothing ties the URL to a tenant',
+  )
+}
+
+function checkAudience(
+  report: Report,
+  at: string[],
+  issuer: IssuerConfig,
+  preset: Preset,
+  url: string | undefined,
+): void {
+  if (preset.fixedAudience !== undefined) {
+    checkFixedAudience(report, [...at, 'audience'], issuer, preset.fixedAudience(url ?? ''))
+    return
+  }
+  const byUrl = url !== undefined && preset.isDefaultAudience?.(issuer.audience, url) === true
+  if (byUrl || preset.refusedAudiences.some((pattern) => pattern.test(issuer.audience))) {
     const hint =
       'other services accept tokens for it too; choose a URL of your own, such as https://pgusher.example.com, and let jobs ask for that'
     report.error([...at, 'audience'], `${quote(issuer.audience)} is the default audience of ${issuer.preset}`, hint)
   }
+}
+
+function checkFixedAudience(report: Report, at: string[], issuer: IssuerConfig, fixed: string | undefined): void {
+  if (fixed !== undefined && issuer.audience !== fixed) {
+    report.error(
+      at,
+      `tokens of ${issuer.preset} never have the audience ${quote(issuer.audience)}: a job cannot choose it`,
+      `write ${quote(fixed)}`,
+    )
+    return
+  }
+  report.warning(
+    at,
+    `a job of ${issuer.preset} cannot choose its token's audience: every service that a job shows its token to can connect here with it`,
+    'let rules name the pipelines that may connect, and show the tokens of these to nobody else',
+  )
 }
 
 function checkPresetOptions(report: Report, at: string[], issuer: IssuerConfig, preset: Preset): void {
@@ -93,7 +135,7 @@ function checkPresetOptions(report: Report, at: string[], issuer: IssuerConfig, 
         )
     }
   }
-  const refused = preset.refused.flatMap((one) => one.values)
+  const refused = refusedEvents(preset)
   for (const [index, event] of issuer.allow_events.entries()) {
     if (refused.includes(event)) continue
     const hint = suggestion(event, refused, 'events that it refuses') ?? 'remove it'

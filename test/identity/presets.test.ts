@@ -209,6 +209,7 @@ describe('CircleCI', () => {
       taskRunId: '1fe6708e-951b-40bd-be40-d1915242df0a',
       repositoryUrl: 'https://github.com/acme/shop',
       ref: 'refs/heads/main',
+      actor: 'cb51f098-ee94-4768-a6be-b9bbcb9c6f55',
     })
     expect(principal.claims.get('oidc.circleci.com/ssh-rerun')).toBe('false')
     expect(principal.auditClaims['oidc.circleci.com/context-ids']).toEqual(['f4ded289-3656-4066-945e-9cbb0af497dd'])
@@ -322,7 +323,10 @@ describe('any preset', () => {
     const referred = [
       ...preset.executionMarkers,
       ...preset.refused.map(({ claim }) => claim),
-      ...preset.mustAgree.flat(),
+      ...(preset.demands ?? []).map(({ claim }) => claim),
+      ...(preset.ruleNeeds ?? []).flatMap(({ anyOf }) => anyOf),
+      ...(preset.issuerForm?.tenantClaim === undefined ? [] : [preset.issuerForm.tenantClaim]),
+      ...preset.mustAgree.flatMap(({ claims }) => claims),
     ]
     for (const claim of referred) expect(preset.claims).toHaveProperty([claim])
     for (const spec of Object.values(preset.claims)) {
@@ -331,7 +335,7 @@ describe('any preset', () => {
     }
     expect(preset.algorithms.every((alg) => /^(RS|PS|ES)(256|384|512)$|^EdDSA$/.test(alg))).toBe(true)
     expect(preset.maxTokenAge).toBeLessThanOrEqual(preset.maxTokenLife)
-    expect(preset.tokenRecipe).toContain('AUD')
+    expect(preset.tokenRecipe.includes('AUD')).toBe(preset.fixedAudience === undefined)
     expect(preset.refusedAudiences.some((audience) => audience.test('https://pgusher.acme.example'))).toBe(false)
   })
 })

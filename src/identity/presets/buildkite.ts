@@ -32,7 +32,7 @@ export const buildkite: Preset = {
     agent_id: { class: 'trusted', audit: true },
     runner_environment: { class: 'trusted', audit: true },
   },
-  openClaims: { prefix: 'agent_tag:' },
+  openClaims: [{ prefix: 'agent_tag:' }],
   algorithms: ['RS256'],
   maxTokenLife: 5 * MINUTE,
   maxTokenAge: 5 * MINUTE,

@@ -7,6 +7,12 @@ const KNOWN_HOSTS = /^(github\.com|gitlab\.com|bitbucket\.org)\/(.+)$/
 
 export const circleci: Preset = {
   name: 'circleci',
+  issuerForm: {
+    // The issuer of CircleCI Server is not known; of another host no more is demanded than of any issuer.
+    like: /^https:\/\/(?:oidc\.circleci\.com\/org\/(?<tenant>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|oidc\.circleci\.com|(?!oidc\.circleci\.com).+)$/,
+    shown: 'https://oidc.circleci.com/org/ followed by the id of the organisation',
+    tenantClaim: `${CLAIM}org-id`,
+  },
   // `https://oidc.circleci.com/org/<uuid>` is an organisation's own; `--root-issuer` gives the one without a path.
   sharedIssuer: (url) => !/^\/org\/[^/]+$/.test(URL.canParse(url) ? new URL(url).pathname : ''),
   tenancyClaims: [`${CLAIM}org-id`, `${CLAIM}project-id`],
@@ -24,8 +30,15 @@ export const circleci: Preset = {
     [`${CLAIM}ssh-rerun`]: { class: 'trusted', audit: true },
     // A fork's build has the parent's project-id and its own vcs-origin.
     [`${CLAIM}vcs-origin`]: { class: 'mutable', audit: true },
-    [`${CLAIM}vcs-ref`]: { class: 'claimed', audit: true, glob: true },
+    [`${CLAIM}vcs-ref`]: { class: 'claimed', audit: true, glob: true, wholeRef: true },
   },
+  ruleNeeds: [
+    {
+      anyOf: [`${CLAIM}vcs-origin`],
+      level: 'warning',
+      why: "where a project passes secrets to builds of forks, these carry the project's own ids",
+    },
+  ],
   openClaims: false,
   algorithms: ['RS256'],
   maxTokenLife: HOUR,
@@ -50,6 +63,8 @@ export const circleci: Preset = {
       taskRunId: text(claims, `${CLAIM}job-id`),
       repositoryUrl: host === undefined ? undefined : link(`https://${host}`, repository),
       ref: text(claims, `${CLAIM}vcs-ref`),
+      // Before anything in it that a branch's name could be.
+      actor: /^org\/[^/]+\/project\/[^/]+\/user\/([^/]+)/.exec(text(claims, 'sub') ?? '')?.[1],
     })
   },
   jobKey: (claims) => ['org-id', 'project-id', 'workflow-id', 'job-id'].map((name) => text(claims, CLAIM + name)),

@@ -30,6 +30,19 @@ export function link(base: string | undefined, ...parts: readonly (string | unde
   return url
 }
 
+/** A claim that is a whole URL, as a link: https only, without credentials, query and fragment, and without git's `.git`. */
+export function webUrl(claim: string | undefined): string | undefined {
+  if (claim === undefined || !URL.canParse(claim)) return undefined
+  const url = new URL(claim)
+  if (url.protocol !== 'https:') return undefined
+  return url.origin + url.pathname.replace(/\/+$/, '').replace(/\.git$/, '')
+}
+
+/** Whether a URL is `base` with one more segment, as the default audience of GitHub's kind is: `https://HOST/<owner>`. */
+export function isBelow(base: string | undefined, url: string): boolean {
+  return base !== undefined && url.startsWith(`${base}/`) && /^[^/]+\/?$/.test(url.slice(base.length + 1))
+}
+
 /** encodeURIComponent throws on lone surrogates, which JSON can carry as escapes. */
 export function encodeSegment(segment: string): string {
   return encodeURIComponent(segment.toWellFormed())

@@ -3,7 +3,7 @@
  * Source: GitHub documentation, "OpenID Connect reference" and "About security hardening with OpenID Connect".
  */
 import type { Preset } from '../preset.ts'
-import { hostOf, known, link, MINUTE, text } from './fields.ts'
+import { hostOf, isBelow, known, link, MINUTE, text } from './fields.ts'
 
 const ISSUER = 'https://token.actions.githubusercontent.com'
 
@@ -39,7 +39,7 @@ export const githubActions: Preset = {
     workflow_ref: { class: 'claimed', audit: true },
     workflow_sha: { class: 'claimed' },
     workflow: { class: 'claimed', audit: true },
-    ref: { class: 'claimed', audit: true, glob: true },
+    ref: { class: 'claimed', audit: true, glob: true, wholeRef: true },
     ref_type: { class: 'claimed', audit: true },
     ref_protected: { class: 'trusted', audit: true },
     sha: { class: 'claimed', audit: true },
@@ -57,7 +57,7 @@ export const githubActions: Preset = {
     check_run_id: { class: 'trusted', audit: true },
     runner_environment: { class: 'trusted', audit: true },
   },
-  openClaims: { prefix: 'repo_property_' },
+  openClaims: [{ prefix: 'repo_property_' }],
   algorithms: ['RS256'],
   maxTokenLife: 5 * MINUTE,
   maxTokenAge: 5 * MINUTE,
@@ -80,6 +80,7 @@ export const githubActions: Preset = {
     ' (the job needs permissions: id-token: write)',
   refetchable: true,
   refusedAudiences: [/^https:\/\/github\.com\/[^/]+\/?$/],
+  isDefaultAudience: (audience, url) => isBelow(webBase(url), audience),
   job(claims, { iss, runUrlBase }) {
     const base = runUrlBase ?? webBase(iss)
     const ref = text(claims, 'ref')

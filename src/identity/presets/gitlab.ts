@@ -2,6 +2,8 @@
 import type { Preset } from '../preset.ts'
 import { HOUR, hostOf, known, link, text } from './fields.ts'
 
+const ANOTHER = "the job runs another project's code"
+
 export const gitlab: Preset = {
   name: 'gitlab',
   issuer: 'https://gitlab.com',
@@ -22,7 +24,7 @@ export const gitlab: Preset = {
     project_visibility: { class: 'trusted', audit: true },
     ref: { class: 'claimed', audit: true, glob: true },
     ref_type: { class: 'claimed', audit: true },
-    ref_path: { class: 'claimed', audit: true, glob: true },
+    ref_path: { class: 'claimed', audit: true, glob: true, wholeRef: true },
     ref_protected: { class: 'trusted', audit: true },
     sha: { class: 'claimed', audit: true },
     environment: { class: 'claimed', audit: true, glob: true, absenceMeaningful: true },
@@ -59,12 +61,13 @@ export const gitlab: Preset = {
   ],
   // From 18.4 on project_* is the source of a fork's merge request and job_project_* is where the job runs.
   mustAgree: [
-    ['project_id', 'job_project_id'],
-    ['namespace_id', 'job_namespace_id'],
+    { claims: ['project_id', 'job_project_id'], why: ANOTHER },
+    { claims: ['namespace_id', 'job_namespace_id'], why: ANOTHER },
   ],
   tokenRecipe: 'id_tokens: { PG_ID_TOKEN: { aud: AUD } } in the job, then $PG_ID_TOKEN',
   refetchable: false,
   refusedAudiences: [/^https:\/\/gitlab\.com\/?$/],
+  isDefaultAudience: (audience, url) => audience.replace(/\/$/, '') === url.replace(/\/$/, ''),
   job(claims, { iss, runUrlBase }) {
     const base = runUrlBase ?? iss
     const refPath = text(claims, 'ref_path')

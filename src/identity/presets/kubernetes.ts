@@ -42,6 +42,8 @@ export const kubernetes: Preset = {
     /^https:\/\/oidc\.eks\./,
     /^(sts\.amazonaws\.com|api)$/,
   ],
+  // An API server for which no audience is configured takes its issuer's URL.
+  isDefaultAudience: (audience, url) => audience === url,
   job(claims) {
     return known({
       pipelineName: text(claims, 'kubernetes.io.serviceaccount.name'),
