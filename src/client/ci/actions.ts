@@ -25,7 +25,7 @@ export const githubActions: CiSystem = {
 
 export const forgejo: CiSystem = {
   name: 'Forgejo Actions',
-  preset: 'generic' /* forgejo */,
+  preset: 'forgejo',
   marks: 'FORGEJO_ACTIONS',
   isHere: isForgejo,
   open: (env) => openActions(forgejo, env, missingSwitch),

@@ -5,7 +5,7 @@ import { requestMember } from './request.ts'
 
 export const azureDevops: CiSystem = {
   name: 'Azure DevOps',
-  preset: 'generic' /* azure-devops */,
+  preset: 'azure-devops',
   marks: 'TF_BUILD',
   isHere: (env) => isTrue(env, 'TF_BUILD'),
   open(env) {

@@ -28,7 +28,7 @@ export async function googleMetadata(env: Environment): Promise<TokenSource | un
   if (!found) return undefined
   return tokenSource({
     name,
-    preset: 'generic' /* google */,
+    preset: 'google',
     refetchable: true,
     fixedAudience: false,
     from: "the answer of Google's metadata server",
@@ -67,7 +67,7 @@ export async function awsRole(env: Environment): Promise<TokenSource | undefined
   }
   return tokenSource({
     name: 'AWS',
-    preset: 'generic' /* aws */,
+    preset: 'aws',
     refetchable: true,
     fixedAudience: false,
     from: 'the output of aws',

@@ -6,7 +6,7 @@ import { requestMember } from './request.ts'
 
 export const codefresh: CiSystem = {
   name: 'Codefresh',
-  preset: 'generic' /* codefresh */,
+  preset: 'codefresh',
   marks: 'CF_BUILD_ID or CF_OIDC_REQUEST_URL',
   isHere: (env) => ['CF_BUILD_ID', 'CF_OIDC_REQUEST_URL'].some((name) => setting(env, name) !== undefined),
   open(env) {

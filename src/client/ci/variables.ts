@@ -58,7 +58,7 @@ const JENKINS: VariableSystem = {
 
 const BITBUCKET: VariableSystem = {
   name: 'Bitbucket Pipelines',
-  preset: 'generic' /* bitbucket */,
+  preset: 'bitbucket',
   marks: 'BITBUCKET_BUILD_NUMBER',
   isHere: anyOf('BITBUCKET_BUILD_NUMBER'),
   variables: ['BITBUCKET_STEP_OIDC_TOKEN'],
@@ -68,7 +68,7 @@ const BITBUCKET: VariableSystem = {
 
 const SEMAPHORE: VariableSystem = {
   name: 'Semaphore',
-  preset: 'generic' /* semaphore */,
+  preset: 'semaphore',
   marks: 'SEMAPHORE',
   isHere: (env) => isTrue(env, 'SEMAPHORE'),
   variables: ['SEMAPHORE_OIDC_TOKEN'],
@@ -77,7 +77,7 @@ const SEMAPHORE: VariableSystem = {
 
 const SPACELIFT: VariableSystem = {
   name: 'Spacelift',
-  preset: 'generic' /* spacelift */,
+  preset: 'spacelift',
   marks: 'SPACELIFT_OIDC_TOKEN or TF_VAR_spacelift_run_id',
   isHere: anyOf('SPACELIFT_OIDC_TOKEN', 'TF_VAR_spacelift_run_id'),
   variables: ['SPACELIFT_OIDC_TOKEN'],
@@ -87,7 +87,7 @@ const SPACELIFT: VariableSystem = {
 
 const HCP_TERRAFORM: VariableSystem = {
   name: 'HCP Terraform',
-  preset: 'generic' /* hcp-terraform */,
+  preset: 'hcp-terraform',
   marks: 'TFC_RUN_ID',
   isHere: anyOf('TFC_RUN_ID', 'TFC_WORKLOAD_IDENTITY_TOKEN'),
   // A workspace can have several, with a tag of its own for each audience.
@@ -98,7 +98,7 @@ const HCP_TERRAFORM: VariableSystem = {
 
 const HARNESS: VariableSystem = {
   name: 'Harness CI',
-  preset: 'generic' /* harness */,
+  preset: 'harness',
   marks: 'HARNESS_BUILD_ID or HARNESS_PIPELINE_ID',
   isHere: anyOf('HARNESS_BUILD_ID', 'HARNESS_PIPELINE_ID'),
   variables: [...OWN_VARIABLES, 'PLUGIN_OIDC_TOKEN_ID'],

@@ -52,6 +52,7 @@ test.each(CI_NAMES)('%s is recognised, and gives a token for the audience', asyn
   const { env, asked } = await job(name)
   const source = await findTokenSource({ env })
   const { refetchable, fixedAudience } = source
+  expect(source.preset).toBe(name)
   expect({ name: source.name, refetchable, fixedAudience }).toEqual(CONTRACT[name])
   const claims = ownClaims(await source.fetch(AUDIENCE))
   expect(claims['iss']).toBe(issuer.issuerUrl(name))

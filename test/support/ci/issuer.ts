@@ -56,7 +56,7 @@ export async function startCiIssuer(): Promise<CiIssuer> {
     url,
     issuerUrl,
     audience,
-    issuerConfig: (name) => ({ preset: presetOf(name), url: issuerUrl(name), audience: audience(name) }),
+    issuerConfig: (name) => ({ preset: name, url: issuerUrl(name), audience: audience(name) }),
     token(name, options = {}) {
       const now = Math.floor(Date.now() / 1000)
       const aud = options.audience ?? audience(name)
@@ -77,10 +77,6 @@ export async function startCiIssuer(): Promise<CiIssuer> {
         server.closeAllConnections()
       }),
   }
-}
-
-export function presetOf(name: CiName): PresetName {
-  return name as PresetName
 }
 
 /** Jenkins and Kubernetes write a list of one, Bitbucket puts its own beside it. */
