@@ -31,6 +31,8 @@ case "$*" in
   *) exit 22 ;;
 esac
 `,
+  // Semaphore's, which gets the repository.
+  checkout: '#!/bin/sh\n',
   cat: printing(TOKEN),
   'spire-agent': printing(JSON.stringify([{ svids: [{ svid: TOKEN }] }])),
   ...Object.fromEntries(
