@@ -3,9 +3,11 @@ import { writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { findTokenSource } from '../../../src/client/token-source.ts'
 import { ownClaims } from '../../../src/client/token-text.ts'
+import { createVerifier } from '../../../src/identity/verifier.ts'
 import { CI_NAMES, type CiName } from '../../support/ci/claims.ts'
 import { type CiIssuer, startCiIssuer } from '../../support/ci/issuer.ts'
 import { type SimulatedCi, simulateCi } from '../../support/ci/simulate.ts'
+import { issuerConfig } from '../../support/tokens.ts'
 
 let issuer: CiIssuer
 const open: SimulatedCi[] = []
@@ -58,6 +60,21 @@ test.each(CI_NAMES)('%s is recognised, and gives a token for the audience', asyn
   expect(claims['iss']).toBe(issuer.issuerUrl(name))
   expect(asList(claims['aud'])).toContain(fixedAudience ? issuer.audience(name) : AUDIENCE)
   if (!fixedAudience) expect(asked).toEqual([AUDIENCE])
+})
+
+test('what each gives is a job for pgusher, by its preset', async () => {
+  const principals = await Promise.all(
+    CI_NAMES.map(async (name) => {
+      const verifier = createVerifier({ [name]: issuerConfig(name, issuer.issuerConfig(name)) })
+      const { env } = await job(name)
+      try {
+        return await verifier.verify(await (await findTokenSource({ env })).fetch(issuer.audience(name)))
+      } finally {
+        verifier.close()
+      }
+    }),
+  )
+  expect(principals.map(({ provider }) => provider)).toEqual(CI_NAMES)
 })
 
 test.each(CI_NAMES.filter((name) => CONTRACT[name].refetchable))('%s gives a new token each time', async (name) => {
