@@ -41,40 +41,13 @@ function missing(claim: string, wanted: string): string {
 
 /** @throws AccessError `token_expired`, `token_not_yet_valid` or `token_too_old`. `now` in milliseconds since the epoch. */
 export function checkTime(times: Times, name: string, issuer: IssuerConfig, now: number): void {
-  const { exp, iat, nbf } = times
-  const preset = PRESETS[issuer.preset]
-  if (now >= exp + LEEWAY) {
-    throw new AccessError('token_expired', `the token expired ${span(now - exp)} ago; ${freshToken(issuer)}`, {
-      detail: `exp is ${time(exp)}, pgusher's clock says ${time(now)}.`,
-      hint: longJobs(issuer),
-    })
-  }
-  const valid = Math.max(iat, nbf ?? iat)
-  if (valid > now + LEEWAY) {
-    throw new AccessError('token_not_yet_valid', `the token is valid only ${span(valid - now)} from now`, {
-      detail: `${valid === iat ? 'iat' : 'nbf'} is ${time(valid)}, pgusher's clock says ${time(now)}.`,
-      hint: "Compare the clocks of the token's issuer and of pgusher.",
-    })
-  }
-  const maxAge = issuer.max_token_age ?? preset.maxTokenAge
-  if (now - iat > maxAge + LEEWAY) {
-    throw new AccessError(
-      'token_too_old',
-      `the token was issued ${span(now - iat)} ago, and issuer ${quote(name)} takes tokens up to ${span(maxAge)} old; ${freshToken(issuer)}`,
-      { detail: `iat is ${time(iat)}, pgusher's clock says ${time(now)}.`, hint: longJobs(issuer) },
-    )
-  }
-  const maxLife = issuer.max_token_life ?? preset.maxTokenLife
-  if (exp - iat > maxLife) {
-    throw new AccessError(
-      'token_too_old',
-      `the token lives ${span(exp - iat)}, and issuer ${quote(name)} takes tokens that live up to ${span(maxLife)}; ask for one with a shorter life`,
-      { hint: `In the job: ${recipe(issuer)}. Or the operator raises max_token_life of the issuer.` },
-    )
-  }
+  checkEnd(times, issuer, now)
+  checkBegin(times, now)
+  checkAge(times, name, issuer, now)
+  checkLife(times, name, issuer)
 }
 
-/** As `checkTime`, but a token that is over (not one that is not valid yet) passes where `mayOutlive` says so. */
+/** As `checkTime`, but a token that is over, and has nothing else against it, passes where `mayOutlive` says so. */
 export function checkTimeUnless(
   mayOutlive: () => boolean,
   times: Times,
@@ -82,18 +55,62 @@ export function checkTimeUnless(
   issuer: IssuerConfig,
   now: number,
 ): void {
-  try {
+  if (!isOver(times, issuer, now) || !mayOutlive()) {
     checkTime(times, name, issuer, now)
-  } catch (error) {
-    const over = error instanceof AccessError && (error.code === 'token_expired' || error.code === 'token_too_old')
-    if (!over || !mayOutlive()) throw error
+    return
   }
+  checkBegin(times, now)
+  checkLife(times, name, issuer)
 }
 
 /** Whether a token of these times is over by itself, whatever window is open for it. */
-export function isOver({ expiresAt, issuedAt }: Principal, issuer: IssuerConfig, now: number): boolean {
-  const maxAge = issuer.max_token_age ?? PRESETS[issuer.preset].maxTokenAge
-  return now >= expiresAt + LEEWAY || now - issuedAt > maxAge + LEEWAY
+export function isOver({ exp, iat }: Pick<Times, 'exp' | 'iat'>, issuer: IssuerConfig, now: number): boolean {
+  return now >= exp + LEEWAY || now - iat > maxAgeOf(issuer) + LEEWAY
+}
+
+function maxAgeOf(issuer: IssuerConfig): number {
+  return issuer.max_token_age ?? PRESETS[issuer.preset].maxTokenAge
+}
+
+function checkEnd({ exp }: Times, issuer: IssuerConfig, now: number): void {
+  if (now >= exp + LEEWAY) {
+    throw new AccessError('token_expired', `the token expired ${span(now - exp)} ago; ${freshToken(issuer)}`, {
+      detail: `exp is ${time(exp)}, pgusher's clock says ${time(now)}.`,
+      hint: longJobs(issuer),
+    })
+  }
+}
+
+function checkBegin({ iat, nbf }: Times, now: number): void {
+  const valid = Math.max(iat, nbf ?? iat)
+  if (valid > now + LEEWAY) {
+    throw new AccessError('token_not_yet_valid', `the token is valid only ${span(valid - now)} from now`, {
+      detail: `${valid === iat ? 'iat' : 'nbf'} is ${time(valid)}, pgusher's clock says ${time(now)}.`,
+      hint: "Compare the clocks of the token's issuer and of pgusher.",
+    })
+  }
+}
+
+function checkAge({ iat }: Times, name: string, issuer: IssuerConfig, now: number): void {
+  const maxAge = maxAgeOf(issuer)
+  if (now - iat > maxAge + LEEWAY) {
+    throw new AccessError(
+      'token_too_old',
+      `the token was issued ${span(now - iat)} ago, and issuer ${quote(name)} takes tokens up to ${span(maxAge)} old; ${freshToken(issuer)}`,
+      { detail: `iat is ${time(iat)}, pgusher's clock says ${time(now)}.`, hint: longJobs(issuer) },
+    )
+  }
+}
+
+function checkLife({ exp, iat }: Times, name: string, issuer: IssuerConfig): void {
+  const maxLife = issuer.max_token_life ?? PRESETS[issuer.preset].maxTokenLife
+  if (exp - iat > maxLife) {
+    throw new AccessError(
+      'token_too_old',
+      `the token lives ${span(exp - iat)}, and issuer ${quote(name)} takes tokens that live up to ${span(maxLife)}; ask for one with a shorter life`,
+      { hint: `In the job: ${recipe(issuer)}. Or the operator raises max_token_life of the issuer.` },
+    )
+  }
 }
 
 /**

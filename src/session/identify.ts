@@ -81,7 +81,7 @@ export function admit(
 ): AdmissionRecord {
   const now = Date.now()
   if (ticket !== undefined) return admitTicket(ticket, grant, address)
-  const over = isOver(principal, issuer, now)
+  const over = isOver({ exp: principal.expiresAt, iat: principal.issuedAt }, issuer, now)
   const window = proxy.windows.admit({ principal, grant: inForce(proxy, principal, grant, now), address, over }, now)
   if (window === undefined) return { kind: 'token' }
   const { openedAt, closesAt, connections } = window

@@ -38,8 +38,8 @@ export interface JobWindows {
    * @throws AccessError `token_expired` where no window of this rule is open, `address_mismatch`, `limit_rate`
    */
   admit(request: WindowRequest, now: number): JobWindow | undefined
-  /** For a job that is killed. @returns how many were open */
-  closeJob(jobKey: string, now: number): number
+  /** For jobs that are killed. @returns how many were open */
+  closeJobs(jobKeys: ReadonlySet<string>, now: number): number
   /**
    * Closes for good what the policy of now does not give any more. @param still what it gives to that principal for the same
    * database, role and rule. @returns how many were open
@@ -168,8 +168,8 @@ export function createJobWindows(limits: WindowLimits = LIMITS): JobWindows {
       if (over) entry.connections++
       return windowOf(entry)
     },
-    closeJob(jobKey, now) {
-      const found = openEntries(now).filter(({ principal }) => principal.jobKey === jobKey)
+    closeJobs(jobKeys, now) {
+      const found = openEntries(now).filter(({ principal }) => jobKeys.has(principal.jobKey))
       for (const entry of found) close(entry, now)
       return found.length
     },

@@ -56,8 +56,7 @@ export async function kill(order: KillOrder, proxy: KillContext, now: number): P
   const life = longestLife(proxy.current())
   for (const jobKey of jobKeys) proxy.bars.bar({ jobKey }, why, life)
   for (const runUrl of runUrls(order.target, principals)) proxy.bars.bar({ runUrl }, why, life)
-  let windows = 0
-  for (const jobKey of jobKeys) windows += proxy.windows.closeJob(jobKey, now)
+  const windows = proxy.windows.closeJobs(jobKeys, now)
   const sessions = proxy.registry.all().filter(({ principal }) => jobKeys.has(principal.jobKey))
   const [only, ...others] = principals
   proxy.recorder.event(

@@ -90,7 +90,7 @@ test('a clock that is set back opens nothing that was closed', () => {
   const enter = doorOf(windows)
   enter('1', HOUR)
   enter('2', HOUR)
-  expect(windows.closeJob(principal('1').jobKey, HOUR + MINUTE)).toBe(1)
+  expect(windows.closeJobs(new Set([principal('1').jobKey]), HOUR + MINUTE)).toBe(1)
   expect(windows.closeDisallowed(() => undefined, HOUR + MINUTE)).toBe(1)
   expect(enter('1', HOUR - 1, { over: true })).toBe('token_expired')
   expect(enter('2', HOUR - 1, { over: true })).toBe('token_expired')
@@ -228,7 +228,7 @@ test('whatever the order of connections, waiting, kills and reloads: as promised
       for (const step of steps) {
         if (step.kind === 'wait') now += step.by
         if (step.kind === 'kill') {
-          windows.closeJob(principal(step.run).jobKey, now)
+          windows.closeJobs(new Set([principal(step.run).jobKey]), now)
           past.push({ at: now, kind: 'kill', run: step.run })
         }
         if (step.kind === 'reload') {
