@@ -1,7 +1,7 @@
 /** A runner for the scripts of the recipe pages: programs that stand in for a CI's, each giving a token in the CI's own way. */
 import { execFile } from 'node:child_process'
 import { chmod } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { writeFiles } from '../config/write-config.ts'
 
@@ -68,7 +68,7 @@ export async function createRunner(): Promise<(script: string) => Promise<string
   const directory = await writeFiles(PROGRAMS)
   await Promise.all(Object.keys(PROGRAMS).map((name) => chmod(join(directory, name), 0o755)))
   const env = {
-    PATH: `${directory}:${dirname(process.execPath)}:/usr/bin:/bin`,
+    PATH: `${directory}:/usr/bin:/bin`,
     ...Object.fromEntries(TOKEN_VARIABLES.map((name) => [name, TOKEN])),
     ...Object.fromEntries(OTHER_VARIABLES.map((name) => [name, 'https://ci.example/?a=b'])),
   }
