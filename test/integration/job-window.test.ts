@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
 import { ask } from '../../src/cli/control-client.ts'
 import type { TokenOptions } from '../../src/cli/demo/issuer.ts'
 import { KILL_PATH } from '../../src/http/control-request.ts'
+import { passwordMessage } from '../../src/wire/frontend.ts'
 import { runCli } from '../cli/run-cli.ts'
 import {
   type ConfigInput,
@@ -14,14 +15,14 @@ import {
   RULES,
   type Stage,
   type StageEvent,
-  type StageOptions,
   startStage,
 } from '../support/pgusher.ts'
 import { eventually, withClient } from '../support/postgres.ts'
+import { approach, shown, startupOf } from '../support/raw-client.ts'
 
 const MINUTE = 60_000
 
-const withWindows: StageOptions['config'] = (config: ConfigInput): ConfigInput => ({
+const withWindows = (config: ConfigInput): ConfigInput => ({
   ...config,
   // Relative to the configuration's directory, which is this user's alone.
   control: { socket: 'control.sock' },
@@ -41,6 +42,9 @@ const withWindows: StageOptions['config'] = (config: ConfigInput): ConfigInput =
     { ...RULES[3]!, allow: { database: 'shop-prod', role: 'shop_reader', job_window: '45m' } },
   ],
 })
+
+/** The production jobs' rule is gone. */
+const without = (config: ConfigInput): ConfigInput => ({ ...withWindows(config), rules: RULES.slice(1) })
 
 let stage: Stage
 /** Milliseconds that the clock of everything here is ahead. */
@@ -180,12 +184,24 @@ test('a reload that no longer allows the job closes its window, and a later one 
   expect(await connect({ token })).toBe('in')
   ahead = 10 * MINUTE
   expect(await connect({ token })).toBe('in')
-  const without = (config: ConfigInput) => ({ ...withWindows!(config), rules: RULES.slice(1) })
   expect(await stage.reload({ config: without })).toBe(true)
   expect(await refused(connect({ token }))).toMatchObject({ code: '42501' })
   expect(await stage.reload({ config: withWindows })).toBe(true)
   expect(await refused(connect({ token }))).toMatchObject({ code: '28P01' })
   expect(await connect({ token: await tokenOf('103') })).toBe('in')
+})
+
+test('a reload while a job looks for its token counts for its window', async () => {
+  const token = await tokenOf('108')
+  using client = await approach(stage)
+  client.send(startupOf({ token }))
+  expect(shown(await client.next())).toBe('R 3')
+  expect(await stage.reload({ config: without })).toBe(true)
+  client.send(passwordMessage(token))
+  expect((await client.rest()).join()).toContain('the policy was changed and no longer allows it')
+  expect(await stage.reload({ config: withWindows })).toBe(true)
+  ahead = 10 * MINUTE
+  expect(await refused(connect({ token }))).toMatchObject({ message: expect.stringMatching(/^the token expired/) })
 })
 
 test('kill ends the session, the window and the job attempt; another attempt is let in', async () => {
