@@ -5,16 +5,19 @@ import { runCli } from './run-cli.ts'
 test('help lists every command, the exit codes and examples', async () => {
   const { code, stdout } = await runCli(['--help'])
   expect(code).toBe(0)
-  for (const command of ['serve', 'check', 'explain', 'demo', 'schema', 'version'])
+  for (const command of ['serve', 'check', 'explain', 'whoami', 'demo', 'schema', 'version'])
     expect(stdout).toMatch(new RegExp(`^  ${command}\\b`, 'm'))
   expect(stdout).toMatch(/Exit codes:[\s\S]*Examples:/)
 })
 
-test.each(['serve', 'check', 'explain', 'schema', 'version'])('help of %s has an example', async (command) => {
-  const { code, stdout } = await runCli([command, '--help'])
-  expect(code).toBe(0)
-  expect(stdout).toMatch(new RegExp(`Examples?:\\n  \\$ .*pgusher ${command}|Examples?:[\\s\\S]*pgusher ${command}`))
-})
+test.each(['serve', 'check', 'explain', 'whoami', 'schema', 'version'])(
+  'help of %s has an example',
+  async (command) => {
+    const { code, stdout } = await runCli([command, '--help'])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(new RegExp(`Examples?:\\n  \\$ .*pgusher ${command}|Examples?:[\\s\\S]*pgusher ${command}`))
+  },
+)
 
 test.each([
   ['no command', []],

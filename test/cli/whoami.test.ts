@@ -1,10 +1,10 @@
 /** `pgusher whoami --local` as a job calls it, and what is wrong usage of the command. */
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { run } from '../../src/cli/program.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { moment } from '../../src/cli/whoami-text.ts'
 import { type CiIssuer, startCiIssuer } from '../support/ci/issuer.ts'
 import { type SimulatedCi, simulateCi } from '../support/ci/simulate.ts'
-import { type CliResult, runCli } from './run-cli.ts'
+import { runCli } from './run-cli.ts'
+import { runHere } from './run-here.ts'
 
 let issuer: CiIssuer
 let ci: SimulatedCi
@@ -18,26 +18,6 @@ afterAll(async () => {
   await ci.close()
   await issuer.close()
 })
-
-/** In this process: a start of Node takes up to a second where all tests run at once. */
-async function runHere(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<CliResult> {
-  const written = { stdout: '', stderr: '' }
-  const spies = (['stdout', 'stderr'] as const).map((name) =>
-    vi.spyOn(process[name], 'write').mockImplementation((chunk) => {
-      written[name] += String(chunk)
-      return true
-    }),
-  )
-  const before = { env: process.env, exitCode: process.exitCode }
-  process.env = { ...env }
-  try {
-    return { code: await run(args), ...written }
-  } finally {
-    process.env = before.env
-    process.exitCode = before.exitCode
-    for (const spy of spies) spy.mockRestore()
-  }
-}
 
 test("--local prints the token's claims as unverified, and never the token", async () => {
   const { code, stdout, stderr } = await runCli(['whoami', '--local'], ci.env)
