@@ -17,13 +17,13 @@ export function newDenialId(): string {
  * @returns undefined for what is no id
  */
 export function parseDenialId(typed: string): string | undefined {
-  const text = typed
-    .toUpperCase()
-    .replace(/[\s[\].,_\u2010-\u2014-]/g, '')
+  const text = typed.toUpperCase().replace(/[\s[\].,]/g, '')
+  const behindPrefix = /^D[-\u2010-\u2014](.*)$/s.exec(text)?.[1] ?? (text.length === 7 ? text.replace(/^D/, '') : text)
+  const id = behindPrefix
+    .replace(/[-\u2010-\u2014]/g, '')
     .replaceAll(/[IL]/g, '1')
     .replaceAll('O', '0')
     .replaceAll('U', 'V')
-  const id = text.length === 7 && text.startsWith('D') ? text.slice(1) : text
   return /^[0-9A-HJKMNP-TV-Z]{6}$/.test(id) ? `D-${id}` : undefined
 }
 

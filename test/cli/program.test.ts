@@ -5,7 +5,7 @@ import { runCli } from './run-cli.ts'
 test('help lists every command, the exit codes and examples', async () => {
   const { code, stdout } = await runCli(['--help'])
   expect(code).toBe(0)
-  for (const command of ['serve', 'check', 'explain', 'whoami', 'demo', 'schema', 'version'])
+  for (const command of ['serve', 'check', 'explain', 'why', 'whoami', 'demo', 'schema', 'version'])
     expect(stdout).toMatch(new RegExp(`^  ${command}\\b`, 'm'))
   expect(stdout).toMatch(/Exit codes:[\s\S]*Examples:/)
 })
