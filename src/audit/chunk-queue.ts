@@ -1,6 +1,6 @@
 /** Lines on their way to a sink, gathered into slabs: one write for some fifty statements instead of one each. */
 
-const SLAB_BYTES = 64 * 1024
+const SLAB_BYTES = 256 * 1024
 /** UTF-8 needs at most three bytes for a UTF-16 unit. */
 const BYTES_PER_UNIT = 3
 const SPARE_SLABS = 4

@@ -99,6 +99,11 @@ export function createNameMap(onForget: (name: string, statement: NamedStatement
 
   function clear(): void {
     if (names.size === 0) return
+    // The unnamed portal at the end of each transaction: clearing a Map makes a new table, which was 1 % of the CPU.
+    if (names.size === 1) {
+      for (const key of names.keys()) remove(key)
+      return
+    }
     const all = [...names]
     names.clear()
     long.clear()

@@ -40,8 +40,16 @@ export function pendingOf(
   sentAt: number,
 ): Pending {
   return {
-    ...{ text, name, portal, bytes, sentAt },
-    ...{ oid: 0, parameters: undefined, refused: false, recorded: false, failed: false },
+    text,
+    name,
+    portal,
+    bytes,
+    sentAt,
+    oid: 0,
+    parameters: undefined,
+    refused: false,
+    recorded: false,
+    failed: false,
   }
 }
 

@@ -3,7 +3,9 @@
  * stops the source, so that a slow reader costs the two sockets' buffers and nothing else.
  */
 import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import type { FrameScanner } from '../wire/frame-scanner.ts'
+import { createChunkReader } from './chunk-reader.ts'
 
 export interface Pump {
   /** Bytes that were forwarded. */
@@ -42,15 +44,22 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
   let full = false
   let held = false
   let whenAtBoundary: (() => void) | undefined
+  let kept = false
+  /** TLS has encrypted what it was given by the time `write` returns; a plain socket's write may go on with it later. */
+  const copies = destination instanceof TLSSocket
+  const reader = createChunkReader(source, { onChunk: onData, kept: () => kept })
 
   function write(part: Buffer): void {
     if (mode !== 'forward' || !destination.writable) return
     bytes += part.length
+    const queued = destination.writableLength > 0
     if (!destination.write(part)) full = true
+    if (queued || (!copies && destination.writableLength > 0)) kept = true
   }
 
   /** A throw in a handler of events would end the process, and every session with it. */
   function onData(chunk: Buffer): void {
+    kept = false
     if (mode === 'drain') return
     try {
       take(chunk)
@@ -78,6 +87,7 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
 
   function onDrain(): void {
     full = false
+    reader.release()
     if (!held) source.resume()
   }
 
@@ -86,11 +96,12 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
       return bytes
     },
     start(first) {
-      source.on('data', onData)
       source.on('end', hooks.onEnd)
       destination.on('drain', onDrain)
       if (first.length > 0) onData(first)
-      if (!full && !held) source.resume()
+      reader.start()
+      if (full || held) source.pause()
+      else source.resume()
     },
     inject: write,
     discard() {
@@ -114,7 +125,7 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
       if (!full) source.resume()
     },
     detach() {
-      source.off('data', onData)
+      reader.stop()
       source.off('end', hooks.onEnd)
       destination.off('drain', onDrain)
     },
