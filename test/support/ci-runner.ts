@@ -22,10 +22,11 @@ key="\\"\${2##*.}\\":\\""
 rest=\${json#*"$key"}
 [ "$rest" != "$json" ] && printf '%s\\n' "$rest" | cut -d '"' -f 1
 `,
+  // Google's metadata server answers with the bare token. A secret on standard input is read: unread, it would end its writer.
   curl: `#!/bin/sh
 case "$*" in
   *://metadata/*audience=*) printf %s '${TOKEN}' ;;
-  *grant_type=client_credentials*) ${member('access_token')} ;;
+  *grant_type=client_credentials*) while read -r _; do :; done; ${member('access_token')} ;;
   *'api-version='*) ${member('oidcToken')} ;;
   *'&audience='*) ${member('value')} ;;
   *) exit 22 ;;
