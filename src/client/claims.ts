@@ -1,7 +1,7 @@
 /** What the job's own token says of it. Nothing here is verified: it is for people to read, and the server decides. */
 import { printable } from '../config/quote.ts'
 import type { IssuerConfig, PresetName } from '../config/schema.ts'
-import type { ClaimValue, JobFields } from '../identity/principal.ts'
+import type { ClaimValue, JobFields, Principal } from '../identity/principal.ts'
 import { principalFromClaims } from '../identity/principal-from-claims.ts'
 import { ownClaims } from './token-text.ts'
 
@@ -34,9 +34,8 @@ export function ownIdentity(token: string, preset: PresetName): OwnIdentity | un
   try {
     const principal = principalFromClaims('own', ownIssuer(preset, iss), claims)
     const shown = ['iss', 'aud', 'sub'].map((name) => [name, principal.claims.get(name)] as const)
-    const all = [...shown, ...Object.entries(principal.auditClaims)].filter(
-      ([, value]) => value !== undefined && value !== '',
-    )
+    const others = preset === 'generic' ? unlistedClaims(principal) : Object.entries(principal.auditClaims)
+    const all = [...shown, ...others].filter(([, value]) => value !== undefined && value !== '')
     return {
       job: principal.job,
       claims: new Map(all.map(([name, value]) => [printable(name), shownValue(value ?? '')])),
@@ -45,6 +44,11 @@ export function ownIdentity(token: string, preset: PresetName): OwnIdentity | un
     // A claim that no principal may have; the server will say so.
     return undefined
   }
+}
+
+/** A file or command outside of any CI that is known: nobody says which claims matter, but times and ids of tokens do not. */
+function unlistedClaims({ claims }: Principal): [string, ClaimValue][] {
+  return [...claims].filter(([name]) => !['iss', 'aud', 'sub', 'iat', 'nbf', 'exp', 'jti'].includes(name))
 }
 
 function shownValue(value: ClaimValue): string {

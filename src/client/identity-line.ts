@@ -20,7 +20,7 @@ export function identityLine({ provider, identity, database, user, server }: Ide
   const parts: (readonly [string, string | undefined])[] = [['repository', repository]]
   if (repository === undefined)
     parts.push(pipelineName === undefined ? ['subject', claim('sub')] : ['pipeline', pipelineName])
-  parts.push(['ref', ref], ['role', user], ['database', database])
+  parts.push(['ref', ref ?? claim('ref')], ['role', user], ['database', database])
   const told = parts.flatMap(([word, value]) => (value === undefined ? [] : [`${word} ${printable(value)}`]))
   return [printable(provider), ...told].join(', ').concat(` at ${hostAndPort(server)}`)
 }

@@ -3,8 +3,8 @@ import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 
 /**
- * What somebody sends to this process is meant for the command. SIGWINCH, SIGTTIN and SIGTTOU are not among them: the terminal
- * sends those to the whole process group, in which the command is as well.
+ * What somebody sends to this process is meant for the command. A terminal's job control (SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH) is
+ * not among them: it goes to the whole process group, which the command belongs to, and stops and continues both.
  */
 const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGCONT', 'SIGALRM'] as const
 /** Ctrl-C and Ctrl-\ reach the command from the terminal itself; a second one would be another Ctrl-C to it. */
@@ -20,11 +20,11 @@ export interface Signals extends Disposable {
   to(receiver: (signal: NodeJS.Signals) => void): void
 }
 
-/** Takes every signal that would end or stop this process, until it is disposed of. */
+/** Takes every signal that would end this process, until it is disposed of. */
 export function captureSignals(): Signals {
   let receiver: (signal: NodeJS.Signals) => void = () => {}
   const listener = (signal: NodeJS.Signals): void => receiver(signal)
-  const all = [...FORWARDED, ...FROM_TERMINAL, 'SIGTSTP'] as const
+  const all = [...FORWARDED, ...FROM_TERMINAL]
   for (const signal of all) process.on(signal, listener)
   return {
     to(next) {
@@ -64,8 +64,6 @@ export async function runCommand({ command, env, terminal, signals }: CommandOpt
     signals.to((signal) => {
       if (terminal && isFromTerminal(signal)) return
       child.kill(signal)
-      // The default action, which having a listener took away; SIGCONT brings both back.
-      if (signal === 'SIGTSTP') process.kill(process.pid, 'SIGSTOP')
     })
   } catch (error) {
     resolve(notStarted(program, error))

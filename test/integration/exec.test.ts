@@ -1,0 +1,179 @@
+/**
+ * Programs, unchanged, below `pgusher exec` in a job of GitHub Actions whose tokens are over after seconds: each connection gets
+ * one of its own. On Debian's PostgreSQL where it is installed, since pg_dump refuses a server newer than itself.
+ */
+import { existsSync } from 'node:fs'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startCiIssuer } from '../support/ci/issuer.ts'
+import { type SimulatedCi, simulateCi } from '../support/ci/simulate.ts'
+import { available, type Finished, type Started } from '../support/commands.ts'
+import { type ExecOptions, startExec } from '../support/exec.ts'
+import { RULES, type Stage, startStage } from '../support/pgusher.ts'
+import { eventually, postgresVersions, setupShop } from '../support/postgres.ts'
+import { AUDIENCE } from '../support/tokens.ts'
+
+/** Seconds. pgusher takes a token until 30 s after its end, so these are over three seconds after they were issued. */
+const LIFE = -27
+const OVER_AFTER = (30 + LIFE) * 1_000
+const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+const JDBC = '/usr/share/java/postgresql.jar'
+
+let stage: Stage
+let ci: SimulatedCi
+/** Begins with the file and goes on at its end, when its first token is over. */
+let pool: Started
+/** No older than the pool's first token. */
+let copy: { token: string; issuedAt: number }
+const opened = new AsyncDisposableStack()
+beforeAll(async () => {
+  const issuer = await startCiIssuer()
+  opened.defer(() => issuer.close())
+  const debian = postgresVersions().find(({ version }) => version < 18)
+  const server = await debian?.start()
+  opened.defer(async () => server?.stop())
+  stage = await startStage({
+    issuers: { github: { ...issuer.issuerConfig('github-actions'), require: { repository_owner_id: '9100001' } } },
+    rules: RULES,
+    ...(server === undefined ? {} : { upstream: { server, shop: await setupShop(server) } }),
+  })
+  opened.use(stage)
+  ci = await simulateCi('github-actions', issuer, { lifeSeconds: LIFE })
+  opened.defer(() => ci.close())
+  pool = exec(node(poolProgram()))
+  await eventually(async () => pool.stdout() === 'shop_migrator\n')
+  copy = { token: await issuer.token('github-actions', { lifeSeconds: LIFE }), issuedAt: Date.now() }
+})
+afterAll(() => opened.disposeAsync())
+
+type Options = Partial<ExecOptions>
+const exec = (command: readonly string[], { env, options = [], ...rest }: Options = {}): Started =>
+  startExec(stage, command, { env: { ...ci.env, ...env }, options: ['--audience', AUDIENCE, ...options], ...rest })
+const ended = (command: readonly string[], options: Options = {}): Promise<Finished> => exec(command, options).finished
+const node = (script: string): string[] => [process.execPath, '--input-type=module', '-e', script]
+const goOn = (): string => join(stage.directory, 'go-on')
+
+function poolProgram(): string {
+  return `
+    import { existsSync } from 'node:fs'
+    import pg from ${JSON.stringify(`${ROOT}node_modules/pg/esm/index.mjs`)}
+    const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL })
+    const who = async () => (await pool.query('select current_user as role, pg_backend_pid() as pid')).rows[0]
+    const first = await who()
+    console.log(first.role)
+    while (!existsSync(${JSON.stringify(goOn())})) await new Promise((next) => setTimeout(next, 20))
+    ;(await pool.connect()).release(true)
+    const second = await who()
+    console.log(second.role, second.pid !== first.pid)
+    await pool.end()`
+}
+
+test('node-pg-migrate up, by DATABASE_URL alone', async () => {
+  const directory = join(stage.directory, 'migrations')
+  await mkdir(directory)
+  await writeFile(join(directory, '1_first.sql'), 'CREATE TABLE public.by_migration (a int);')
+  await writeFile(join(directory, '2_second.sql'), 'ALTER TABLE public.by_migration ADD COLUMN b text;')
+  const { code, stderr } = await ended([
+    process.execPath,
+    `${ROOT}node_modules/node-pg-migrate/bin/node-pg-migrate.js`,
+    ...['up', '--migrations-dir', directory, '--migration-file-language', 'sql'],
+  ])
+  expect({ code, stderr }).toMatchObject({ code: 0 })
+  const owners = await stage.admin(
+    `select tableowner from pg_tables where tablename in ('by_migration', 'pgmigrations')`,
+    'shop',
+  )
+  expect(owners).toEqual([{ tableowner: 'shop_migrator' }, { tableowner: 'shop_migrator' }])
+})
+
+if (await available('psql')) {
+  describe('psql', () => {
+    test('COPY both ways, a large result, an error of its own, and one line about the identity', async () => {
+      const lines = Array.from({ length: 20_000 }, (_, n) => `${n}\titem ${n} ü\n`).join('')
+      const script = `create temp table lines (id int, item text);\ncopy lines from stdin;\n${lines}\\.\n
+        copy (select item from lines order by id) to stdout;\nselect repeat('0123456789', 1000) from generate_series(1, 1000);\nselect 1/0;\n`
+      const { code, stdout, stderr } = await ended(['psql', '-X', '-qAt', '-v', 'ON_ERROR_STOP=1'], { input: script })
+      const told = stdout.split('\n')
+      expect(told.slice(0, 20_000)).toEqual(Array.from({ length: 20_000 }, (_, n) => `item ${n} ü`))
+      expect(told.slice(20_000)).toEqual([...Array(1_000).fill('0123456789'.repeat(1_000)), ''])
+      expect(code).toBe(3)
+      expect(stderr.split('\n')).toEqual([
+        `pgusher: GitHub Actions, repository acme/shop, ref refs/heads/main, role shop_migrator, database shop-prod at 127.0.0.1:${stage.port}; a fresh token for each connection`,
+        expect.stringContaining('ERROR:  division by zero'),
+        '',
+      ])
+    })
+
+    test('Ctrl-C cancels the statement and not the job', async () => {
+      const { child, finished } = exec(['psql', '-X', '-At'], { input: 'select pg_sleep(60);\nselect 42;\n' })
+      await eventually(async () => {
+        const sql = `select from pg_stat_activity where query like '%pg_sleep(60)%' and state = 'active' and pid <> pg_backend_pid()`
+        return (await stage.admin(sql)).length > 0
+      })
+      child.kill('SIGINT')
+      const { code, stdout, stderr } = await finished
+      expect(stderr).toContain('ERROR:  canceling statement due to user request')
+      expect({ code, stdout }).toEqual({ code: 3, stdout: '' })
+    })
+
+    test('a Unix socket that nobody else can reach, and no URL of JDBC, which could not use it', async () => {
+      const script = `stat -c %a "$PGHOST"; psql -XAt -c 'select current_user' "$DATABASE_URL"; psql -XAtc 'select 1'; env`
+      const { code, stdout } = await ended(['sh', '-c', script], {
+        options: ['--socket'],
+        env: { FLYWAY_URL: 'jdbc:elsewhere' },
+      })
+      expect(code).toBe(0)
+      expect(stdout).toMatch(/^700\nshop_migrator\n1\n/)
+      expect(stdout).not.toMatch(/^(?:JDBC|FLYWAY)/m)
+      const [, directory = ''] = /^PGHOST=(.*)$/m.exec(stdout) ?? []
+      expect(directory).toMatch(/^\//)
+      expect(existsSync(directory)).toBe(false)
+    })
+
+    test('a refusal: the command gets it word for word, and the claims stand beside what was wanted', async () => {
+      const { code, stdout, stderr } = await ended(['psql', '-XAtc', 'select 1'], {
+        database: 'warehouse',
+        user: 'shop_reader',
+      })
+      expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+      const [, denial] = /^psql: .*FATAL: {2}(.*)$/m.exec(stderr) ?? []
+      expect(denial).toMatch(/^access to "warehouse" denied: .* \[D-\w{6}\]$/)
+      expect(stderr).toContain(
+        `pgusher: refused: role shop_reader on database warehouse (SQLSTATE 42501)\n  ${denial}\n`,
+      )
+      expect(stderr).toMatch(/^ {2}claim +this job's token/m)
+      expect(stderr).toMatch(/^ {2}ref +refs\/heads\/main$/m)
+    })
+  })
+
+  test.runIf(await available('pg_dump'))('pg_dump', async () => {
+    const { code, stdout, stderr } = await ended(['pg_dump', '--table', 'public.orders'])
+    expect({ code, stderr: stderr.split('\n').slice(1) }).toEqual({ code: 0, stderr: [''] })
+    expect(stdout).toMatch(/^CREATE TABLE public\.orders[\s\S]*^1\ttea\n2\tcoffee\n3\tcocoa\n/m)
+  })
+
+  test.runIf(await available('pgbench'))('pgbench -C: a connection for each transaction', async () => {
+    const asked = ci.asked.length
+    const script =
+      'pgbench -i -q && pgbench -n -S -C -c 3 -t 5 && psql -Xqc "drop table pgbench_accounts, pgbench_branches, pgbench_history, pgbench_tellers"'
+    const { code, stdout, stderr } = await ended(['sh', '-c', script])
+    expect({ code, stderr }).toMatchObject({ code: 0 })
+    expect(stdout).toContain('number of transactions actually processed: 15/15')
+    expect(ci.asked.length).toBeGreaterThan(asked + 5)
+  })
+}
+
+test.runIf(existsSync(JDBC) && (await available('java')))('a program on JDBC, by JDBC_DATABASE_URL alone', async () => {
+  const program = fileURLToPath(new URL('../support/clients/ExecJob.java', import.meta.url))
+  const { code, stdout, stderr } = await ended(['java', '-cp', JDBC, program])
+  expect({ code, stdout, stderr }).toMatchObject({ code: 0, stdout: 'shop_migrator\n' })
+})
+
+test('a pool of node-postgres connects anew when the token of its first connection is long over', async () => {
+  await eventually(async () => Date.now() > copy.issuedAt + OVER_AFTER)
+  await expect(stage.session({ token: copy.token }, async () => {})).rejects.toThrow('the token expired')
+  await writeFile(goOn(), '')
+  expect(await pool.finished).toMatchObject({ code: 0, stdout: 'shop_migrator\nshop_migrator true\n' })
+})
