@@ -1,10 +1,10 @@
 /** Which CI this job runs in, and how it gives a token: the contract, and the choice between what was named and what is found. */
 import type { PresetName } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
-import { setting, tokenSource } from './ci/ci-system.ts'
+import { type CiSystem, setting, tokenSource } from './ci/ci-system.ts'
 import { awsRole, googleMetadata } from './ci/cloud.ts'
 import { CI_SYSTEMS, systemWithoutTokens } from './ci/index.ts'
-import { mountedToken, noMountedToken } from './ci/kubernetes.ts'
+import { isProjected, mountedToken, noMountedToken } from './ci/kubernetes.ts'
 import { runCommand } from './ci/run-command.ts'
 import { fromFile, fromVariable, OWN_VARIABLES } from './ci/variables.ts'
 import { noToken } from './token-text.ts'
@@ -47,7 +47,7 @@ export interface TokenSourceOptions {
 export async function findTokenSource(options: TokenSourceOptions): Promise<TokenSource> {
   const { env, mounted } = options
   const here = CI_SYSTEMS.find((system) => system.isHere(env))
-  const named = namedSource(options, here?.preset ?? 'generic')
+  const named = await namedSource(options, here)
   if (named !== undefined) return named
   if (here === undefined) return (await withoutCi(env, mounted)) ?? nothing(env)
   try {
@@ -60,14 +60,19 @@ export async function findTokenSource(options: TokenSourceOptions): Promise<Toke
   }
 }
 
-function namedSource(
+async function namedSource(
   { env, tokenFile, tokenCommand, tokenEnv }: TokenSourceOptions,
-  preset: PresetName,
-): TokenSource | undefined {
+  here: CiSystem | undefined,
+): Promise<TokenSource | undefined> {
+  const preset = here?.preset ?? 'generic'
   if ([tokenFile, tokenCommand, tokenEnv].filter((option) => option !== undefined).length > 1) {
     throw noToken('--token-file, --token-command and --token-env exclude each other')
   }
-  if (tokenFile !== undefined) return { ...fromFile(tokenFile, preset), refetchable: true }
+  if (tokenFile !== undefined) {
+    // In a CI job a step before has written it, once; elsewhere something keeps it fresh, as a kubelet does.
+    const refetchable = here === undefined || (await isProjected(tokenFile))
+    return { ...fromFile(tokenFile, preset), refetchable }
+  }
   if (tokenEnv !== undefined) return fromVariable(env, tokenEnv, preset)
   if (tokenCommand === undefined) return undefined
   return tokenSource({

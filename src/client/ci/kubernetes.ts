@@ -2,6 +2,8 @@
  * A pod's projected service-account token. No variable says where it is mounted, so the job's author says so, or mounts it
  * where pgusher looks. The kubelet replaces it before it ends. Source: Kubernetes documentation, "Projected volumes".
  */
+import { lstat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import type { Environment, TokenSource } from '../token-source.ts'
 import { noToken } from '../token-text.ts'
 import { setting, tokenSource } from './ci-system.ts'
@@ -24,6 +26,14 @@ export async function mountedToken(env: Environment, mounted = MOUNTED_TOKEN): P
     from: `the file ${file}`,
     read: () => readTokenFile(file),
   })
+}
+
+/** Whether a kubelet keeps this file fresh: it puts a link beside it, by which it replaces all files of a volume at once. */
+export async function isProjected(file: string): Promise<boolean> {
+  return lstat(join(dirname(file), '..data')).then(
+    (found) => found.isSymbolicLink(),
+    () => false,
+  )
 }
 
 export function noMountedToken(): Error {

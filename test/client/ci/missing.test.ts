@@ -1,5 +1,5 @@
 /** Jobs whose definition lacks something: each is told what to add, in MESSAGE. And which source wins where there are several. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -110,6 +110,16 @@ test.each<[string, TokenSourceOptions]>([
   })
   expect(source.preset).toBe('gitlab')
   expect(await source.fetch('')).toBe(TOKEN)
+})
+
+test('a file of a CI job is written once; one that a kubelet mounts, or that is there without a CI, may be new each time', async () => {
+  const refetchable = async (env: Record<string, string>, tokenFile: string) =>
+    (await findTokenSource({ env, tokenFile })).refetchable
+  expect(await refetchable({ GITLAB_CI: 'true' }, file('token'))).toBe(false)
+  expect(await refetchable({}, file('token'))).toBe(true)
+  await mkdir(file('volume/..1'), { recursive: true })
+  await symlink('..1', file('volume/..data'))
+  expect(await refetchable({ GITLAB_CI: 'true' }, file('volume/token'))).toBe(true)
 })
 
 test('a command that names PGUSHER_AUDIENCE is told the audience, in the environment and not on its command line', async () => {
