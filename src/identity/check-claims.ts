@@ -5,7 +5,7 @@
 import { quote, quoteList } from '../config/quote.ts'
 import type { IssuerConfig } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
-import { checkDemands, checkTenant, claimText, refusedEvent } from './preset-rules.ts'
+import { checkDemands, checkRefused, checkTenant } from './preset-rules.ts'
 import { PRESETS } from './presets/index.ts'
 import type { Principal } from './principal.ts'
 import { span } from './span.ts'
@@ -152,16 +152,7 @@ export function checkPresetRules(principal: Principal, issuer: IssuerConfig): vo
   }
   checkTenant(principal, issuer)
   checkDemands(principal, preset, shortRecipe(issuer))
-  for (const refusal of preset.refused) {
-    const event = refusedEvent(refusal, principal.claims.get(refusal.claim))
-    if (event === undefined || issuer.allow_events.includes(event)) continue
-    const value = claimText(principal.claims.get(refusal.claim))
-    throw new AccessError(
-      'denied_by_rule',
-      `${refusal.claim} is ${quote(value)}: such a job is refused, as ${refusal.why}`,
-      { hint: `The operator can accept it by allow_events: [${event}] of issuer ${quote(principal.issuerName)}.` },
-    )
-  }
+  checkRefused(principal, issuer)
   for (const { claims, why } of preset.mustAgree) {
     const [left, right] = claims.map((claim) => principal.claims.get(claim))
     if (left === undefined || right === undefined || String(left) === String(right)) continue

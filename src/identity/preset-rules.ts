@@ -61,3 +61,26 @@ export function checkDemands(principal: Principal, preset: Preset, recipe: strin
     })
   }
 }
+
+/** @throws AccessError `claim_missing` or `denied_by_rule`. */
+export function checkRefused(principal: Principal, issuer: IssuerConfig): void {
+  const preset = PRESETS[issuer.preset]
+  for (const refusal of preset.refused) {
+    const { claim, why } = refusal
+    const value = principal.claims.get(claim)
+    // A provider that renames the claim must not thereby let in what is refused by it.
+    if (value === undefined && preset.claims[claim]?.absenceMeaningful !== true) {
+      throw new AccessError(
+        'claim_missing',
+        `the token has no ${claim}, which tells a trustworthy job from one that is refused because ${why}; tokens of this provider should have it: tell the operator of pgusher`,
+      )
+    }
+    const event = refusedEvent(refusal, value)
+    if (event === undefined || issuer.allow_events.includes(event)) continue
+    throw new AccessError(
+      'denied_by_rule',
+      `${claim} is ${quote(claimText(value))}: such a job is refused, as ${why}`,
+      { hint: `The operator can accept it by allow_events: [${event}] of issuer ${quote(principal.issuerName)}.` },
+    )
+  }
+}

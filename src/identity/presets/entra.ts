@@ -36,8 +36,8 @@ export const entra: Preset = {
     // 1: by a secret, 2: by a certificate.
     azpacr: { class: 'trusted', audit: true },
     appidacr: { class: 'trusted', audit: true },
-    idtyp: { class: 'trusted', audit: true },
-    scp: { class: 'trusted', audit: true },
+    idtyp: { class: 'trusted', audit: true, absenceMeaningful: true },
+    scp: { class: 'trusted', audit: true, absenceMeaningful: true },
     ver: { class: 'trusted' },
   },
   ruleNeeds: [

@@ -20,7 +20,7 @@ export const okta: Preset = {
     sub: { class: 'mutable' },
     jti: { class: 'immutable', audit: true },
     cid: { class: 'immutable', identifying: true, audit: true },
-    uid: { class: 'immutable', audit: true },
+    uid: { class: 'immutable', audit: true, absenceMeaningful: true },
     scp: { class: 'trusted', audit: true },
     ver: { class: 'trusted' },
   },

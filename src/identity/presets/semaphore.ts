@@ -19,7 +19,7 @@ export const semaphore: Preset = {
     ref: { class: 'claimed', audit: true, glob: true, wholeRef: true },
     ref_type: { class: 'claimed', audit: true },
     tag: { class: 'claimed', audit: true, glob: true },
-    pr: { class: 'trusted', audit: true },
+    pr: { class: 'trusted', audit: true, absenceMeaningful: true },
     pr_branch: { class: 'claimed', audit: true },
     wf_id: { class: 'trusted', audit: true },
     ppl_id: { class: 'trusted', audit: true },
