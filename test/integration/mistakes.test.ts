@@ -1,4 +1,5 @@
 /** The mistakes that everybody makes once, as a new user makes them, with five clients: MESSAGE alone says what to do next. */
+import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ISSUER_SHAPES } from '../../src/cli/demo/issuer.ts'
 import { denialText, readDenial } from '../../src/cli/recorded-denial.ts'
@@ -18,19 +19,22 @@ interface Mistake {
   attempt(stage: Stage): Partial<Attempt> | Promise<Partial<Attempt>>
   code: string
   message: RegExp
+  /** It stands in docs/errors.md as it looks. */
+  documented?: true
   /** Where a client never gets as far as ours, or shows another error of ours: its own words. */
   instead?: Readonly<Record<string, RegExp>>
 }
 
 const minutesAgo = (minutes: number): number => Math.floor(Date.now() / 1000) - minutes * 60
 const expired = (stage: Stage): Promise<string> =>
-  stage.token('github', { iat: minutesAgo(9), nbf: minutesAgo(9), exp: minutesAgo(4) })
+  stage.token('github', { iat: minutesAgo(8.6), nbf: minutesAgo(8.6), exp: minutesAgo(3.6) })
 const TLS_REQUIRED = /^TLS is required: use sslmode=verify-full\./
 
 const MISTAKES: readonly Mistake[] = [
   {
     name: "a fork's pull request, or no id-token: write: the variable is empty",
     attempt: () => ({ password: '' }),
+    documented: true,
     code: 'token_missing',
     message:
       /^no token: the password of the connection string is empty; .*"permissions: id-token: write", and none to a pull request from a fork; .*"id_tokens:"/,
@@ -40,12 +44,14 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'what jq prints where there is no field',
     attempt: () => ({ password: 'null' }),
+    documented: true,
     code: 'token_missing',
     message: /^no token: the password is the word null, .*"permissions: id-token: write"/,
   },
   {
     name: 'a variable in single quotes',
     attempt: () => ({ password: '$PG_ID_TOKEN' }),
+    documented: true,
     code: 'token_missing',
     message: /^no token: .*a shell variable or command that was not expanded: put it into double quotes/,
   },
@@ -58,6 +64,7 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: "the CI's whole answer",
     attempt: async (stage) => ({ password: JSON.stringify({ count: 1923, value: await stage.token() }) }),
+    documented: true,
     code: 'token_malformed',
     message: /^the password is the CI's whole answer in JSON .* take its field "value", for example with jq -r \.value/,
   },
@@ -71,6 +78,7 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'a personal access token of GitHub',
     attempt: () => ({ password: 'ghp_16C7e42F292c6912E7710c838347Ae178B4a' }),
+    documented: true,
     code: 'token_malformed',
     message: /^the password is a GitHub access token, not an OIDC token: ask for one at \$ACTIONS_ID_TOKEN_REQUEST_URL/,
   },
@@ -104,6 +112,7 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'the wrong audience',
     attempt: async (stage) => ({ password: await stage.token('github', {}, { audience: 'https://github.com/acme' }) }),
+    documented: true,
     code: 'audience_mismatch',
     message:
       /^the token is for audience "https:\/\/github\.com\/acme"; ask for one with audience "https:\/\/pgusher\.acme\.example"/,
@@ -111,6 +120,7 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'a token past its five minutes',
     attempt: async (stage) => ({ password: await expired(stage) }),
+    documented: true,
     code: 'token_expired',
     message:
       /^the token expired 4 min ago; fetch one at connect time, in the step that connects: curl .*ACTIONS_ID_TOKEN_REQUEST_URL&audience=https:\/\/pgusher\.acme\.example" \| jq -r \.value/,
@@ -121,6 +131,7 @@ const MISTAKES: readonly Mistake[] = [
       password: await stage.token('jenkins', { build_number: undefined, sub: 'https://jenkins.acme.example/' }),
       user: 'shop_reader',
     }),
+    documented: true,
     code: 'claim_missing',
     message:
       /^the token has no build_number: it was not issued to a running job; get one inside the job: withCredentials/,
@@ -128,6 +139,7 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'letter case in a claim',
     attempt: async (stage) => ({ password: await stage.token('github', { ref: 'refs/heads/Main' }) }),
+    documented: true,
     code: 'no_matching_rule',
     message:
       /claim ref is "refs\/heads\/Main", rule "migrate-production" needs "refs\/heads\/main" \(only letter case differs\)/,
@@ -135,6 +147,7 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'refs/heads/ left out in the rule',
     attempt: async (stage) => ({ password: await stage.token(), user: 'shop_reader', database: 'warehouse' }),
+    documented: true,
     code: 'no_matching_rule',
     message:
       /rule "analyse" needs "main" \(the rule leaves out refs\/heads\/: its author should write "refs\/heads\/main"\); as it is, this job may use role "shop_migrator"/,
@@ -142,6 +155,7 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'refs/heads/ left out in the token',
     attempt: async (stage) => ({ password: await stage.token('gitlab'), user: 'shop_reader', database: 'warehouse' }),
+    documented: true,
     code: 'no_matching_rule',
     message:
       /rule "tidy" needs "refs\/heads\/main" \(the token's ref leaves out refs\/heads\/: the rule's author should write "main" or test claim ref_path\)/,
@@ -149,18 +163,21 @@ const MISTAKES: readonly Mistake[] = [
   {
     name: 'a role that exists and is not for this job',
     attempt: async (stage) => ({ password: await stage.token('gitlab'), user: 'shop_migrator' }),
+    documented: true,
     code: 'role_not_allowed',
     message: /this job may not use role "shop_migrator"; it may use "shop_reader"/,
   },
   {
     name: 'the name of the database behind',
     attempt: async (stage) => ({ password: await stage.token(), database: 'shop' }),
+    documented: true,
     code: 'database_unknown',
     message: /^database "shop" is not known here; this job may use "shop-prod" or "warehouse"/,
   },
   {
     name: 'sslmode=disable',
     attempt: async (stage) => ({ password: await stage.token(), sslmode: 'disable' }),
+    documented: true,
     code: 'tls_required',
     message: TLS_REQUIRED,
   },
@@ -228,6 +245,15 @@ describe.each(installed.map(({ name }) => name))('%s', (client) => {
       expect(event.pgusher['decision']).toMatchObject({ code })
     },
   )
+})
+
+test('docs/errors.md shows them as they look', async () => {
+  const documents = await readFile(new URL('../../docs/errors.md', import.meta.url), 'utf8')
+  for (const [index, { name, documented }] of MISTAKES.entries()) {
+    if (documented !== true) continue
+    const message = messageIn(shown.get('node-postgres')?.[index] ?? '').replace(/ \[D-\w+\]$/, '')
+    expect(documents.includes(`FATAL:  ${message} [D-`), `${name}: ${message}`).toBe(true)
+  }
 })
 
 test('what was pasted in place of a token is neither in the events nor in the log, as text or as a hash', async () => {
