@@ -4,7 +4,7 @@ import { AccessError } from '../errors.ts'
 import { type CiSystem, setting, tokenSource } from './ci/ci-system.ts'
 import { awsRole, googleMetadata } from './ci/cloud.ts'
 import { CI_SYSTEMS, systemWithoutTokens } from './ci/index.ts'
-import { isProjected, mountedToken, noMountedToken } from './ci/kubernetes.ts'
+import { isProjected, mountedToken, noMountedToken, POD_MARK } from './ci/kubernetes.ts'
 import { runCommand } from './ci/run-command.ts'
 import { fromFile, fromVariable, OWN_VARIABLES } from './ci/variables.ts'
 import { noToken } from './token-text.ts'
@@ -54,7 +54,7 @@ export async function findTokenSource(options: TokenSourceOptions): Promise<Toke
     return await here.open(env)
   } catch (thrown) {
     // A runner in a pod: what somebody mounted for pgusher is meant to be used.
-    const pod = thrown instanceof AccessError ? await mountedToken(env, mounted) : undefined
+    const pod = thrown instanceof AccessError ? await mountedToken(env, here.preset, mounted) : undefined
     if (pod === undefined) throw thrown
     return pod
   }
@@ -94,7 +94,7 @@ async function namedSource(
 }
 
 async function withoutCi(env: Environment, mounted: string | undefined): Promise<TokenSource | undefined> {
-  const pod = await mountedToken(env, mounted)
+  const pod = await mountedToken(env, 'generic', mounted)
   if (pod !== undefined) return pod
   const variable = OWN_VARIABLES.find((name) => setting(env, name) !== undefined)
   if (variable !== undefined) return fromVariable(env, variable, 'generic')
@@ -110,7 +110,7 @@ function nothing(env: Environment): never {
       "What can stand in for one is told in pgusher's documentation, docs/ci/README.md.",
     )
   }
-  if (setting(env, 'KUBERNETES_SERVICE_HOST') !== undefined) throw noMountedToken()
+  if (setting(env, POD_MARK) !== undefined) throw noMountedToken()
   const marks = CI_SYSTEMS.map(({ name, marks }) => `${name} (${marks})`).join(', ')
   throw noToken(
     'no token: no CI system was recognised; name a source by --token-file, --token-command or --token-env',

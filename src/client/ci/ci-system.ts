@@ -39,6 +39,8 @@ export function tokenSource({ from, read, ...source }: RawSource): TokenSource {
 
 function checkAudience(audience: string): void {
   if (audience === '') throw noToken('a token is asked for without an audience: name one by --audience')
+  // The server says what it is: it must not become an option of the CI's command.
+  if (audience.startsWith('-')) throw noToken('the audience begins with a hyphen, as an option of a command does')
   if (audience.length > MAX_AUDIENCE || /[\p{Cc}\p{Cs}]/u.test(audience)) {
     throw noToken('the audience has control characters or is longer than 1,000 characters')
   }

@@ -62,7 +62,7 @@ export async function awsRole(env: Environment): Promise<TokenSource | undefined
   if (!AWS_MARKS.some((name) => setting(env, name) !== undefined)) return undefined
   if (!(await isOnPath('aws', env))) {
     throw noToken(
-      'this job has an AWS role and no way to a token for it: the command aws (2.32 or later) is not on the PATH',
+      'this job has an AWS role and no way to a token for it: the command aws (of November 2025 or later) is not on the PATH',
     )
   }
   return tokenSource({
@@ -76,11 +76,13 @@ export async function awsRole(env: Environment): Promise<TokenSource | undefined
         name: 'aws sts get-web-identity-token',
         file: 'aws',
         args: [
-          'sts',
-          'get-web-identity-token',
-          ...['--audience', audience],
-          ...['--signing-algorithm', 'ES384', '--duration-seconds', '300'],
-          ...['--query', 'WebIdentityToken', '--output', 'text'],
+          ...['sts', 'get-web-identity-token', '--query', 'WebIdentityToken', '--output', 'text'],
+          // Not by --audience: the aws command takes a value file://PATH (in version 1 also https://) for what is found there,
+          // and a server could so be shown a file of the job.
+          ...[
+            '--cli-input-json',
+            JSON.stringify({ Audience: [audience], SigningAlgorithm: 'ES384', DurationSeconds: 300 }),
+          ],
         ],
         env,
         signal,

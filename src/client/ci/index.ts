@@ -19,15 +19,9 @@ export const CI_SYSTEMS: readonly CiSystem[] = [
   ...variableSystems.toSorted((a, b) => Number(a.preset === 'jenkins') - Number(b.preset === 'jenkins')),
 ]
 
-/** They have no signed identity for a job to show. */
-const WITHOUT_TOKENS: readonly { name: string; mark: string }[] = [
-  { name: 'Drone', mark: 'DRONE' },
-  { name: 'Woodpecker', mark: 'CI_WOODPECKER' },
-  { name: 'Gitea Actions', mark: 'GITEA_ACTIONS' },
-]
-
 /** The CI system that the job runs in, where it is one that issues no tokens. */
 export function systemWithoutTokens(env: Environment): string | undefined {
-  const woodpecker = env['CI'] === 'woodpecker' || env['CI_SYSTEM_NAME'] === 'woodpecker'
-  return WITHOUT_TOKENS.find(({ mark }) => isTrue(env, mark))?.name ?? (woodpecker ? 'Woodpecker' : undefined)
+  if (isTrue(env, 'DRONE')) return 'Drone'
+  if (env['CI'] === 'woodpecker' || env['CI_SYSTEM_NAME'] === 'woodpecker') return 'Woodpecker'
+  return isTrue(env, 'GITEA_ACTIONS') ? 'Gitea Actions' : undefined
 }

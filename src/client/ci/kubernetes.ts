@@ -4,28 +4,34 @@
  */
 import { lstat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import type { PresetName } from '../../config/schema.ts'
 import type { Environment, TokenSource } from '../token-source.ts'
 import { noToken } from '../token-text.ts'
-import { setting, tokenSource } from './ci-system.ts'
+import { setting } from './ci-system.ts'
 import { readTokenFile } from './read-token.ts'
-import { OWN_FILE_VARIABLES } from './variables.ts'
+import { fromFile, OWN_FILE_VARIABLES } from './variables.ts'
+
+/** In each container of a pod. */
+export const POD_MARK = 'KUBERNETES_SERVICE_HOST'
 
 /** Not the pod's default token at /var/run/secrets/kubernetes.io/serviceaccount: that one is for the API server. */
 export const MOUNTED_TOKEN = '/var/run/pgusher/token'
 
-/** The token that was mounted for pgusher; undefined where none was. */
-export async function mountedToken(env: Environment, mounted = MOUNTED_TOKEN): Promise<TokenSource | undefined> {
+/**
+ * The token that was mounted for pgusher; undefined where none was.
+ * @param preset of a file that is named and is no pod's
+ */
+export async function mountedToken(
+  env: Environment,
+  preset: PresetName,
+  mounted = MOUNTED_TOKEN,
+): Promise<TokenSource | undefined> {
   const named = OWN_FILE_VARIABLES.map((name) => setting(env, name)).find((path) => path !== undefined)
   const file = named ?? mounted
   if (named === undefined && (await readTokenFile(file).catch(() => '')) === '') return undefined
-  return tokenSource({
-    name: 'Kubernetes',
-    preset: 'kubernetes',
-    refetchable: true,
-    fixedAudience: true,
-    from: `the file ${file}`,
-    read: () => readTokenFile(file),
-  })
+  const pod = named === undefined || setting(env, POD_MARK) !== undefined || (await isProjected(file))
+  const source = { ...fromFile(file, preset), refetchable: true }
+  return pod ? { ...source, name: 'Kubernetes', preset: 'kubernetes' } : source
 }
 
 /** Whether a kubelet keeps this file fresh: it puts a link beside it, by which it replaces all files of a volume at once. */

@@ -141,6 +141,15 @@ async function isAlive(pid: number): Promise<boolean> {
   return !/\) [ZX]/.test(stat)
 }
 
+test.each(['', '--endpoint-url=https://other', 'a\nb', 'a'.repeat(1_001)])(
+  'an audience that could be something else is not asked for: %j',
+  async (audience) => {
+    const thrown = await (await github()).fetch(audience).catch((error: unknown) => error)
+    expect(thrown).toMatchObject({ code: 'token_missing', message: expect.stringMatching(/audience/) })
+    expect(requests).toEqual([])
+  },
+)
+
 test('files: none, a directory, too long, with white space around the token', async () => {
   const file = (name: string) => findTokenSource({ env: {}, tokenFile: join(directory, name) })
   expect((await failure(file('none'))).message).toMatch(

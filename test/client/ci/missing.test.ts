@@ -146,6 +146,13 @@ test("a pod's token for pgusher stands in for a CI that gives none, and its vari
   expect(await variable.fetch('')).toBe(OTHER)
 })
 
+test("a file that a variable names is a pod's in a pod only", async () => {
+  const env = { PGUSHER_ID_TOKEN_FILE: file('token') }
+  expect(await findTokenSource({ env })).toMatchObject({ name: `the file ${file('token')}`, preset: 'generic' })
+  const pod = await findTokenSource({ env: { ...env, KUBERNETES_SERVICE_HOST: '10.0.0.1' } })
+  expect(pod).toMatchObject({ name: 'Kubernetes', preset: 'kubernetes' })
+})
+
 test("Jenkins' file credential is read", async () => {
   const env = { JENKINS_URL: 'j', BUILD_NUMBER: '1', PG_ID_TOKEN_FILE: file('token') }
   expect(await (await findTokenSource({ env })).fetch('')).toBe(TOKEN)

@@ -172,9 +172,10 @@ const SETTINGS: Readonly<Record<CiName, (scene: Scene) => Setting | Promise<Sett
       check: `
         const option = (name) => args[args.indexOf(name) + 1]
         if (args.slice(0, 2).join(' ') !== 'sts get-web-identity-token') return undefined
-        if (!['RS256', 'ES384'].includes(option('--signing-algorithm'))) return undefined
         if (option('--query') !== 'WebIdentityToken' || option('--output') !== 'text') return undefined
-        return [option('--audience'), env.AWS_TEST_SECRET]`,
+        const { Audience, SigningAlgorithm, DurationSeconds } = JSON.parse(option('--cli-input-json'))
+        if (!['RS256', 'ES384'].includes(SigningAlgorithm) || !(DurationSeconds >= 60)) return undefined
+        return [Audience[0], env.AWS_TEST_SECRET]`,
     },
     audienceOf: commandAudience(scene),
   }),
