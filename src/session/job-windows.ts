@@ -203,8 +203,8 @@ function openWindow(entry: Entry): OpenWindow {
 }
 
 function expired(why: string): AccessError {
-  return new AccessError('token_expired', `the token has expired and ${why}`, {
-    hint: 'Get a fresh token when you connect, or a ticket for it while it is valid.',
+  return new AccessError('token_expired', `the token has expired and ${why}; connect with a fresh one`, {
+    hint: 'A ticket, asked for while a token is valid, or `pgusher exec` lasts longer.',
   })
 }
 
