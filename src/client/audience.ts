@@ -1,6 +1,7 @@
 /** Which audience a token for this pgusher is asked for. */
 import { quote, quoteList } from '../config/quote.ts'
 import { AccessError } from '../errors.ts'
+import { isForeignAudience } from './foreign-audience.ts'
 import { ApiUnavailable, type ServerApi } from './server-api.ts'
 import type { TokenSource } from './token-source.ts'
 
@@ -15,7 +16,7 @@ export async function findAudience(source: TokenSource, api: ServerApi, given: s
   try {
     const { audiences } = await api.audiences(source.preset)
     const own = audiences.filter(({ preset }) => preset === source.preset).map(({ audience }) => audience)
-    return onlyOne([...new Set(own)], source)
+    return ours(onlyOne([...new Set(own)], source), source)
   } catch (thrown) {
     if (!(thrown instanceof ApiUnavailable)) throw thrown
     throw new AccessError(
@@ -27,6 +28,18 @@ export async function findAudience(source: TokenSource, api: ServerApi, given: s
       },
     )
   }
+}
+
+/** @throws AccessError where the token would be good at another service */
+function ours(audience: string, source: TokenSource): string {
+  if (!isForeignAudience(audience, source.preset)) return audience
+  throw new AccessError(
+    'audience_mismatch',
+    `the server asks for a token with the audience ${quote(audience)}, which is of another service: no token was asked for`,
+    {
+      hint: 'Where that is really meant, say it by --audience. Else look whether --server is the pgusher that you mean.',
+    },
+  )
 }
 
 function onlyOne(audiences: readonly string[], source: TokenSource): string {

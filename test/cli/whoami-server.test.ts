@@ -20,6 +20,7 @@ let ci: SimulatedCi
 let server: Server
 let directory: string
 let requests: { line: string; token: string; body: string }[] = []
+let audience = AUDIENCE
 let whoami: [number, unknown]
 
 const IDENTITY = {
@@ -49,7 +50,7 @@ beforeAll(async () => {
       const body = await text(request)
       const line = `${request.method} ${request.url}`
       requests.push({ line, token: (request.headers.authorization ?? '').replace(/^Bearer /, ''), body })
-      const audiences = [{ preset: 'github-actions', audience: AUDIENCE }]
+      const audiences = [{ preset: 'github-actions', audience }]
       const [status, answer] = request.url?.startsWith('/v1/audience') ? [200, { audiences, tickets: false }] : whoami
       response.writeHead(status, { 'content-type': 'application/json' })
       response.end(typeof answer === 'string' ? answer : JSON.stringify(answer))
@@ -143,6 +144,18 @@ test.each<[string, [number, unknown]]>([
   expect(stderr).toMatch(
     /^pgusher: 127\.0\.0\.1:\d+ cannot be asked who this job is \(.+\)\n {2}hint: It is an older pgusher/,
   )
+})
+
+test("a server that names a cloud's audience gets no token for it, unless the job itself says so", async () => {
+  whoami = [200, { identity: IDENTITY }]
+  const before = ci.asked.length
+  for (audience of ['sts.amazonaws.com', 'api://AzureADTokenExchange', 'https://github.com/acme']) {
+    const { code, stderr } = await ask()
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^pgusher: the server asks for a token with the audience ".+", which is of another service/)
+  }
+  expect(ci.asked).toHaveLength(before)
+  expect((await ask('--audience', 'sts.amazonaws.com')).code).toBe(0)
 })
 
 test('a certificate of another CA gets no token', async () => {
