@@ -3,9 +3,11 @@ import type { Classification } from './classification.ts'
 import { generationCache } from './generation-cache.ts'
 import type { AuditLog } from './line-sink.ts'
 import { maySecret } from './sql-redact.ts'
+import { isExemplar, sameShape, shapeOf } from './sql-shape.ts'
 import { workerSlot } from './worker-slot.ts'
 
 const CACHE_BYTES = 16 * 1024 * 1024
+const SHAPES_BYTES = 4 * 1024 * 1024
 /** UTF-16 units of text. */
 const QUEUE = { texts: 2_000, units: 4 * 1024 * 1024 }
 const DEADLINE_MS = 250
@@ -121,11 +123,15 @@ function runway(log: AuditLog, land: (flight: Flight, classification: Classifica
 /** Resolves when the worker is there or did not come up in time; texts are then `unknown` until it does. */
 export async function createClassifier({ log, deadline = DEADLINE_MS }: ClassifierOptions): Promise<Classifier> {
   const cache = generationCache<Classification>(CACHE_BYTES)
+  const shapes = generationCache<Classification>(SHAPES_BYTES)
   const flights = new Map<string, Flight>()
   let closed = false
   const waiting = runway(log, (flight, classification) => {
     flights.delete(flight.text)
-    cache.set(flight.text, classification, costOf(flight.text, classification))
+    const cost = costOf(flight.text, classification)
+    cache.set(flight.text, classification, cost)
+    const shape = isExemplar(flight.text, classification) ? shapeOf(flight.text) : undefined
+    if (shape !== undefined) shapes.set(shape, classification, cost + shape.length * 2)
     flight.resolve(classification)
   })
 
@@ -144,11 +150,22 @@ export async function createClassifier({ log, deadline = DEADLINE_MS }: Classifi
     return promise
   }
 
+  const peek = (text: string): Classification | undefined => {
+    const known = cache.get(text)
+    if (known !== undefined) return known
+    const shape = shapeOf(text)
+    const exemplar = shape === undefined ? undefined : shapes.get(shape)
+    if (exemplar === undefined) return undefined
+    const classification = sameShape(text, exemplar)
+    cache.set(text, classification, costOf(text, classification))
+    return classification
+  }
+
   await waiting.started
   return {
-    peek: (text) => cache.get(text),
+    peek,
     classify(text) {
-      const known = cache.get(text)
+      const known = peek(text)
       if (known !== undefined) return Promise.resolve(known)
       if (closed) return Promise.resolve(givenUp(text, false))
       return flights.get(text)?.promise ?? depart(text)
