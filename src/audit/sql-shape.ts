@@ -13,19 +13,19 @@ const MAX_UNITS = 4 * 1024
 /** Statements of data only: in others a literal is more often part of what is done. */
 const DATA = /^\s*(?:select|insert|update|delete|values|with)\b/i
 const NEEDS_LEXER = /["$\\]|--|\/\*|[^\t\n\r\x20-\x7e]/
-/** A literal behind one of these changes the type (float(24), interval(3)) or is none (B'1', U&'a'); a cast may read it. */
-const NEEDS_PARSER = /\b(?:float|interval|precision)\b|::|[\w&]'/i
+/** The literal behind one of these changes the type (float(24), interval(3)), or a cast may read it. */
+const NEEDS_PARSER = /\b(?:float|interval|precision)\b|::/i
 /**
  * A quoted literal of characters that no scheme, password or inner statement can be made of, or a whole number that fits into 32 bits: a
- * larger one is another token in PostgreSQL's grammar.
+ * larger one is another token in PostgreSQL's grammar. The quote of E'', B'', U&'' begins none, and is left.
  */
-const LITERAL = /'[\w .,:+-]*'|\b\d{1,9}\b/g
+const LITERAL = /(?<![\w&])'[\w .,:+-]*'|\b\d{1,9}\b/g
 
 /** Equal for texts that one classification fits, but for the text itself. Undefined where that cannot be told by a glance. */
 export function shapeOf(sql: string): string | undefined {
   if (sql.length > MAX_UNITS || !DATA.test(sql) || NEEDS_LEXER.test(sql) || NEEDS_PARSER.test(sql)) return undefined
   const shape = sql.replace(LITERAL, (literal) => (literal.startsWith("'") ? '\0s' : '\0n'))
-  // A quote that is left stands in a literal of other characters, or has no end.
+  // A quote that is left is of a literal of another kind, with other characters, or without an end.
   return shape.includes("'") || maySecret(sql) ? undefined : shape
 }
 
