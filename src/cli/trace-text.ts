@@ -20,8 +20,9 @@ export function traceLines({ issuer, require, rules, omitted = 0 }: ShownTrace):
     if (skipped === undefined) lines.push(...conditionLines(conditions))
   }
   if (omitted > 0) {
-    const [were, rest] = omitted === 1 ? ['rule', 'has'] : ['rules', 'have']
-    lines.push(`${omitted} more ${were}, which ${rest} less to do with this job: there was no room in the event`)
+    lines.push(
+      `${omitted} ${omitted === 1 ? 'rule is' : 'rules are'} not on record, having less to do with this refusal`,
+    )
   }
   return lines
 }

@@ -25,19 +25,23 @@ export interface RecordedTrace {
   require: readonly RecordedCondition[]
   /** In file order. */
   rules: readonly RecordedRule[]
-  /** Rules for which there was no room: those that have least to do with the job. */
+  /** How many rules are not in `rules`: those that have least to do with the job. */
   omitted?: number | undefined
 }
 
 /** Characters of a value; a policy may list a thousand of them in one condition. */
 const MAX_VALUE = 300
 
-/** @param maxBytes of JSON in UTF-8; where not all rules fit, the ones that came nearest stay */
+/**
+ * @param maxBytes of JSON in UTF-8; where not all rules fit, the ones that came nearest stay. None is kept of a job that is not
+ *   ours by the issuer's `require`: no rule was asked, and any stranger's job can be refused as often as it likes.
+ */
 export function recordedTrace(rules: readonly RuleTrace[], policyVersion: string, maxBytes: number): RecordedTrace {
   const require = requireOf(rules).map(recordedCondition)
   let room = maxBytes - bytesOf({ policy_version: policyVersion, require, rules: [], omitted: rules.length })
   const kept: { index: number; rule: RecordedRule }[] = []
-  for (const { rule, index } of byRelevance(rules)) {
+  const ours = require.every(({ ok }) => ok)
+  for (const { rule, index } of ours ? byRelevance(rules) : []) {
     const recorded = recordedRule(rule)
     room -= bytesOf(recorded) + 1
     if (room < 0) break

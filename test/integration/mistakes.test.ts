@@ -224,7 +224,7 @@ beforeAll(async () => {
     MISTAKES.map(async ({ attempt }): Promise<Attempt> => ({ ...usual, ...(await attempt(stage)) })),
   )
   await Promise.all(installed.map(async (client) => shown.set(client.name, await client.show(stage, attempts))))
-})
+}, 120_000)
 afterAll(() => stage.close())
 
 describe.each(installed.map(({ name }) => name))('%s', (client) => {

@@ -13,8 +13,8 @@ const rules = Array.from({ length: 50 }, (_, index) => {
 `
 })
 
-async function traceWithin(maxBytes: number): Promise<RecordedTrace> {
-  const decision = decide(await policyOf(`${HEAD}rules:\n${rules.join('')}`), {}, 'reader')
+async function traceWithin(maxBytes: number, claims: Record<string, unknown> = {}): Promise<RecordedTrace> {
+  const decision = decide(await policyOf(`${HEAD}rules:\n${rules.join('')}`), claims, 'reader')
   if (decision.allowed) throw new Error('allowed')
   return decision.error.evidence?.(maxBytes) as unknown as RecordedTrace
 }
@@ -50,6 +50,11 @@ test.each([1_000, 3_000, 8_000])('has at most %i bytes, and keeps the rules that
   expect(trace.rules.length + (trace.omitted ?? 0)).toBe(50)
   const order = trace.rules.map(({ rule }) => Number(rule.slice('rule-'.length)))
   expect(order).toEqual([...order].sort((a, b) => a - b))
+})
+
+test('of a job of another organisation it holds the require alone, however often that is refused', async () => {
+  const trace = await traceWithin(1_000_000, { repository_owner_id: '666' })
+  expect(trace).toMatchObject({ require: [{ got: '"666"', ok: false }], rules: [], omitted: 50 })
 })
 
 test('a condition with a thousand values does not fill it', async () => {
