@@ -154,6 +154,7 @@ test("a server that names a cloud's audience gets no token for it, unless the jo
     expect(code).toBe(1)
     expect(stderr).toMatch(/^pgusher: the server asks for a token with the audience ".+", which is of another service/)
   }
+  audience = AUDIENCE
   expect(ci.asked).toHaveLength(before)
   expect((await ask('--audience', 'sts.amazonaws.com')).code).toBe(0)
 })

@@ -1,163 +1,56 @@
-/** What each CI system says of a job that migrates production of acme/shop from main; registered claims are the issuer's. */
-import {
-  buildkiteClaims,
-  type Claims,
-  githubClaims,
-  gitlabClaims,
-  jenkinsClaims,
-} from '../../../src/cli/demo/ci-claims.ts'
+/** What each CI system says of a job of acme/shop, from the samples of its documentation; registered claims are the issuer's. */
+import type { Claims } from '../../../src/cli/demo/ci-claims.ts'
+import { samples as aws } from '../../identity/samples/aws.ts'
+import { samples as azureDevops } from '../../identity/samples/azure-devops.ts'
+import { samples as bitbucket } from '../../identity/samples/bitbucket.ts'
+import { samples as buildkite } from '../../identity/samples/buildkite.ts'
+import { samples as circleci } from '../../identity/samples/circleci.ts'
+import { samples as codefresh } from '../../identity/samples/codefresh.ts'
+import { samples as forgejo } from '../../identity/samples/forgejo.ts'
+import { samples as githubActions } from '../../identity/samples/github-actions.ts'
+import { samples as gitlab } from '../../identity/samples/gitlab.ts'
+import { samples as google } from '../../identity/samples/google.ts'
+import { samples as harness } from '../../identity/samples/harness.ts'
+import { samples as hcpTerraform } from '../../identity/samples/hcp-terraform.ts'
+import { samples as jenkins } from '../../identity/samples/jenkins.ts'
+import { samples as kubernetes } from '../../identity/samples/kubernetes.ts'
+import type { Sample } from '../../identity/samples/sample.ts'
+import { samples as semaphore } from '../../identity/samples/semaphore.ts'
+import { samples as spacelift } from '../../identity/samples/spacelift.ts'
 
-const COMMIT = '4f1c8f0b7a0d0c3f2a9be1d6c5e4f3a2b1c0d9e8'
-const CIRCLECI = 'oidc.circleci.com/'
-const CIRCLECI_ORGANIZATION = '4dd693bc-c4ef-44dd-be67-47fcf47891fb'
+/** The first is a provider's usual edition. */
+const SAMPLES = {
+  'github-actions': githubActions,
+  forgejo,
+  gitlab,
+  buildkite,
+  circleci,
+  jenkins,
+  kubernetes,
+  codefresh,
+  'azure-devops': azureDevops,
+  bitbucket,
+  semaphore,
+  spacelift,
+  'hcp-terraform': hcpTerraform,
+  harness,
+  google,
+  aws,
+} satisfies Record<string, readonly Sample[]>
 
-export const CI_CLAIMS = {
-  'github-actions': githubClaims(),
-  forgejo: {
-    actor: 'dana',
-    actor_id: '12',
-    base_ref: '',
-    event_name: 'push',
-    head_ref: '',
-    ref: 'refs/heads/main',
-    ref_protected: 'true',
-    ref_type: 'branch',
-    repository: 'acme/shop',
-    repository_id: '74',
-    repository_owner: 'acme',
-    repository_owner_id: '65',
-    run_attempt: '1',
-    run_id: '43',
-    run_number: '43',
-    sha: COMMIT,
-    sub: 'repo:acme/shop:ref:refs/heads/main',
-    workflow: 'deploy.yml',
-    workflow_ref: 'acme/shop/.forgejo/workflows/deploy.yml@refs/heads/main',
-  },
-  gitlab: gitlabClaims(),
-  buildkite: buildkiteClaims(),
-  circleci: {
-    sub: `org/${CIRCLECI_ORGANIZATION}/project/c387aaa1-c223-46c5-88ec-6075186bff38/user/cb51f098-ee94-4768-a6be-b9bbcb9c6f55/vcs-origin/github.com/acme/shop/vcs-ref/refs/heads/main`,
-    [`${CIRCLECI}org-id`]: CIRCLECI_ORGANIZATION,
-    [`${CIRCLECI}project-id`]: 'c387aaa1-c223-46c5-88ec-6075186bff38',
-    [`${CIRCLECI}pipeline-definition-id`]: '639eb02f-881b-4c43-b12a-d33dba931311',
-    [`${CIRCLECI}pipeline-id`]: 'cbea39eb-b9f7-4710-b9e8-ace743f6d88c',
-    [`${CIRCLECI}workflow-id`]: '2008694d-b084-406b-8fe8-baa396c064bb',
-    [`${CIRCLECI}job-id`]: '1fe6708e-951b-40bd-be40-d1915242df0a',
-    [`${CIRCLECI}context-ids`]: ['f4ded289-3656-4066-945e-9cbb0af497dd'],
-    [`${CIRCLECI}ssh-rerun`]: false,
-    [`${CIRCLECI}vcs-origin`]: 'github.com/acme/shop',
-    [`${CIRCLECI}vcs-ref`]: 'refs/heads/main',
-  },
-  jenkins: jenkinsClaims(),
-  kubernetes: {
-    sub: 'system:serviceaccount:ci:shop-deploy',
-    'kubernetes.io': {
-      namespace: 'ci',
-      node: { name: 'ip-10-0-3-17', uid: 'ee5e7b77-ddc6-479e-b9da-6fc550245e00' },
-      pod: { name: 'shop-deploy-412-x7k2p', uid: 'd999ee1d-cb24-446d-b0e1-eb9ea22ea640' },
-      serviceaccount: { name: 'shop-deploy', uid: '251ea4a9-eaa4-4720-9c07-6582cb669658' },
-    },
-  },
-  codefresh: {
-    sub: 'account:5fac3e000000000000000001:pipeline:64ac3e000000000000000002:scm_repo_url:https://github.com/acme/shop:scm_user_name:dana-dev:scm_ref:main',
-    account_id: '5fac3e000000000000000001',
-    account_name: 'acme',
-    pipeline_id: '64ac3e000000000000000002',
-    pipeline_name: 'shop/deploy',
-    workflow_id: '64ac3e000000000000000412',
-    scm_user_name: 'dana-dev',
-    scm_repo_url: 'https://github.com/acme/shop',
-    scm_ref: 'main',
-  },
-  'azure-devops': {
-    sub: 'p://acme/shop/shop-deploy',
-    org_id: 'dbe992a5-7541-453f-a93d-704731e9e2a5',
-    prj_id: 'f9857125-8a0d-4d3d-92c1-a8d8fb9b6694',
-    def_id: '12',
-    rpo_id: 'acme/shop',
-    rpo_uri: 'https://github.com/acme/shop.git',
-    rpo_ver: COMMIT,
-    rpo_ref: 'refs/heads/main',
-    run_id: '345',
-  },
-  bitbucket: {
-    sub: '{d138899d-3be0-4589-890c-279360f86b23}:{38d23e11-0ef9-4590-9ade-83b0f2225b74}:{7f287176-1521-49c8-8749-fc1ac469526b}',
-    workspaceUuid: '{b3092e13-4f52-4a78-bda1-7393185cb03e}',
-    repositoryUuid: '{d138899d-3be0-4589-890c-279360f86b23}',
-    pipelineUuid: '{98947900-6eef-4dff-ae58-39d8bb6669c4}',
-    pipelineRunUuid: '{d9a1e90d-95d9-49eb-9712-b1890c619c08}',
-    stepUuid: '{7f287176-1521-49c8-8749-fc1ac469526b}',
-    deploymentEnvironmentUuid: '{38d23e11-0ef9-4590-9ade-83b0f2225b74}',
-    branchName: 'main',
-  },
-  semaphore: {
-    sub: 'org:acme:project:75b65f77-61ac-4016-ac55-f9548c64ac4c:repo:shop:ref_type:branch:ref:refs/heads/main',
-    branch: 'main',
-    pr_branch: '',
-    pr: '',
-    ref: 'refs/heads/main',
-    ref_type: 'branch',
-    tag: '',
-    repo: 'shop',
-    repo_slug: 'acme/shop',
-    prj_id: '75b65f77-61ac-4016-ac55-f9548c64ac4c',
-    wf_id: 'c8ad0847-22ec-4e88-ae7b-4ffee8ad8a01',
-    ppl_id: '6f1eb108-1e3a-4821-8f38-71b39a761632',
-    job_type: 'pipeline_job',
-    job_id: 'd23beca8-0125-41b3-8ac9-51145949e709',
-    trg: 'h:f-i:f',
-  },
-  spacelift: {
-    sub: 'space:production-01KACME0000000000000000001:stack:shop-db:run_type:TRACKED:scope:write',
-    spaceId: 'production-01KACME0000000000000000001',
-    callerType: 'stack',
-    callerId: 'shop-db',
-    runType: 'TRACKED',
-    runId: '01KACME0000000000000000412',
-    scope: 'write',
-  },
-  'hcp-terraform': {
-    sub: 'organization:acme:project:shop:workspace:shop-prod:run_phase:apply',
-    terraform_organization_id: 'org-AcMeExample00001',
-    terraform_organization_name: 'acme',
-    terraform_project_id: 'prj-AcMeExample00002',
-    terraform_project_name: 'shop',
-    terraform_workspace_id: 'ws-AcMeExample000003',
-    terraform_workspace_name: 'shop-prod',
-    terraform_full_workspace: 'organization:acme:project:shop:workspace:shop-prod',
-    terraform_run_id: 'run-AcMeExample00412',
-    terraform_run_phase: 'apply',
-  },
-  harness: {
-    sub: 'account/acmeAcct01:org/platform:project/shop:pipeline/deploy',
-    account_id: 'acmeAcct01',
-    organization_id: 'platform',
-    project_id: 'shop',
-    pipeline_id: 'deploy',
-    connector_id: 'pgproxy',
-    environment_id: 'prod',
-    environment_type: 'Production',
-    triggered_by_name: 'dana',
-    context: 'PIPELINE_EXECUTION',
-  },
-  google: {
-    azp: '109876543210987654321',
-    sub: '109876543210987654321',
-    email: 'shop-deploy@acme-prod.iam.gserviceaccount.com',
-    email_verified: true,
-    google: { compute_engine: { project_id: 'acme-prod', instance_id: '1152921500000000000' } },
-  },
-  aws: {
-    sub: 'arn:aws:iam::123456789012:role/shop-deploy',
-    'https://sts.amazonaws.com/': {
-      aws_account: '123456789012',
-      source_region: 'eu-west-1',
-      org_id: 'o-abc1234567',
-      principal_id: 'arn:aws:iam::123456789012:role/shop-deploy',
-    },
-  },
-} as const satisfies Record<string, Claims>
+export type CiName = keyof typeof SAMPLES
+export const CI_NAMES = Object.keys(SAMPLES) as CiName[]
 
-export type CiName = keyof typeof CI_CLAIMS
-export const CI_NAMES = Object.keys(CI_CLAIMS) as CiName[]
+/** Of each token anew. */
+const REGISTERED = new Set(['iss', 'aud', 'iat', 'nbf', 'exp', 'jti'])
+
+export function sampleOf(name: CiName): Sample {
+  return SAMPLES[name][0]!
+}
+
+export const CI_CLAIMS = Object.fromEntries(
+  CI_NAMES.map((name) => [
+    name,
+    Object.fromEntries(Object.entries(sampleOf(name).claims).filter(([claim]) => !REGISTERED.has(claim))),
+  ]),
+) as Record<CiName, Claims>

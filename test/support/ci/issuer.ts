@@ -4,19 +4,8 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Claims } from '../../../src/cli/demo/ci-claims.ts'
 import type { PresetName } from '../../../src/config/schema.ts'
-import { AUDIENCE, json, signingKey } from '../tokens.ts'
-import { CI_CLAIMS, type CiName } from './claims.ts'
-
-/** Audiences that the CI system chooses, or puts in beside the one that was asked for. */
-const FIXED_AUDIENCE: Partial<Record<CiName, string>> = {
-  'azure-devops': 'api://AzureADTokenExchange',
-  codefresh: 'https://g.codefresh.io',
-  semaphore: 'https://acme.semaphoreci.com',
-  spacelift: 'acme.app.spacelift.io',
-}
-
-/** Seconds. */
-const LIFE: Partial<Record<CiName, number>> = { 'github-actions': 300, buildkite: 300, codefresh: 300, aws: 300 }
+import { json, signingKey } from '../tokens.ts'
+import { CI_CLAIMS, type CiName, sampleOf } from './claims.ts'
 
 export interface CiTokenOptions {
   claims?: Claims
@@ -51,25 +40,14 @@ export async function startCiIssuer(): Promise<CiIssuer> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const issuerUrl = (name: CiName): string => `${url}/${name}`
-  const audience = (name: CiName): string => FIXED_AUDIENCE[name] ?? AUDIENCE
+  const audience = (name: CiName): string => sampleOf(name).issuer.audience
   return {
     url,
     issuerUrl,
     audience,
     issuerConfig: (name) => ({ preset: name, url: issuerUrl(name), audience: audience(name) }),
     token(name, options = {}) {
-      const now = Math.floor(Date.now() / 1000)
-      const aud = options.audience ?? audience(name)
-      return key.sign({
-        iss: issuerUrl(name),
-        aud: audienceClaim(name, aud),
-        iat: now,
-        nbf: now,
-        exp: now + (options.lifeSeconds ?? LIFE[name] ?? 3600),
-        jti: randomUUID(),
-        ...CI_CLAIMS[name],
-        ...options.claims,
-      })
+      return key.sign({ ...registered(name, issuerUrl(name), options), ...CI_CLAIMS[name], ...options.claims })
     },
     close: () =>
       new Promise((resolve) => {
@@ -79,8 +57,18 @@ export async function startCiIssuer(): Promise<CiIssuer> {
   }
 }
 
-/** Jenkins and Kubernetes write a list of one, Bitbucket puts its own beside it. */
-function audienceClaim(name: CiName, audience: string): string | string[] {
-  if (name === 'bitbucket') return ['ari:cloud:bitbucket::workspace/b3092e13-4f52-4a78-bda1-7393185cb03e', audience]
-  return name === 'jenkins' || name === 'kubernetes' ? [audience] : audience
+/** Those that the sample has, in its form: some issuers write the audience as a list, some have no `jti` or no `nbf`. */
+function registered(name: CiName, iss: string, options: CiTokenOptions): Record<string, unknown> {
+  const { claims, issuer } = sampleOf(name)
+  const wanted = options.audience ?? issuer.audience
+  const iat = Math.floor(Date.now() / 1000)
+  const life = options.lifeSeconds ?? Number(claims['exp']) - Number(claims['iat'])
+  return {
+    iss,
+    aud: Array.isArray(claims['aud']) ? claims['aud'].map((one) => (one === issuer.audience ? wanted : one)) : wanted,
+    iat,
+    exp: iat + life,
+    ...('nbf' in claims ? { nbf: iat } : {}),
+    ...('jti' in claims ? { jti: randomUUID() } : {}),
+  }
 }
