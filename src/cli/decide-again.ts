@@ -4,7 +4,7 @@ import { AccessError } from '../errors.ts'
 import { checkPresetRules } from '../identity/check-claims.ts'
 import { PRESETS } from '../identity/presets/index.ts'
 import type { Principal } from '../identity/principal.ts'
-import { issuerUrl, principalFromClaims } from '../identity/principal-from-claims.ts'
+import { issuerUrl, principalFromRecord } from '../identity/principal-from-claims.ts'
 import { evaluate } from '../policy/evaluate.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Explanation } from './explanation.ts'
@@ -34,7 +34,7 @@ export function decideAgain(
   const [name, issuer] = entry
   let principal: Principal
   try {
-    principal = principalFromClaims(name, issuer, { ...idp.claims, sub: idp.subject })
+    principal = principalFromRecord(name, issuer, { subject: idp.subject ?? '', claims: idp.claims ?? {} })
     checkPresetRules(principal, issuer)
   } catch (thrown) {
     if (!(thrown instanceof AccessError)) throw thrown

@@ -82,7 +82,8 @@ function readKey(entry: unknown, algorithms: readonly string[]): KeyEntry | unde
   const { kid, alg, use, key_ops: operations } = entry
   if (kid !== undefined && (typeof kid !== 'string' || Buffer.byteLength(kid) > MAX_KID_BYTES)) return undefined
   if (alg !== undefined && typeof alg !== 'string') return undefined
-  if (use !== undefined && use !== 'sig') return undefined
+  // In a SPIFFE trust bundle `jwt-svid` stands for `sig`, beside `x509-svid` for certificates.
+  if (use !== undefined && use !== 'sig' && use !== 'jwt-svid') return undefined
   if (operations !== undefined && !(Array.isArray(operations) && operations.includes('verify'))) return undefined
   const jwk = publicJwk(entry)
   if (jwk === undefined) return undefined

@@ -75,7 +75,7 @@ export interface Preset {
    * True where tokens carry claims that the preset cannot list (generic; Jenkins' templates); or the prefixes of such
    * claims (GitHub's `repo_property_*`), with the path of the object whose members they are, where they are nested (AWS' tags).
    */
-  openClaims: boolean | readonly { prefix: string; path?: readonly string[] }[]
+  openClaims: boolean | readonly { prefix: string; path?: readonly string[]; audit?: boolean }[]
   algorithms: readonly string[]
   /** Ceiling on exp - iat, milliseconds. */
   maxTokenLife: number

@@ -28,25 +28,44 @@ export function principalFromClaims(
   claims: Readonly<Record<string, unknown>>,
   token?: { sha256: string },
 ): Principal {
+  return principalFromValues(issuerName, issuer, claimValues(PRESETS[issuer.preset], issuer, claims), {
+    subject: typeof claims['sub'] === 'string' ? claims['sub'] : '',
+    tokenSha256: token?.sha256 ?? '',
+    expiresAt: seconds(claims['exp']) * 1000,
+    issuedAt: seconds(claims['iat']) * 1000,
+  })
+}
+
+/** From what the audit has on record of a token: nested claims and parts of `sub` stand there under their selectors. */
+export function principalFromRecord(
+  issuerName: string,
+  issuer: IssuerConfig,
+  { subject, claims }: { subject: string; claims: Readonly<Record<string, ClaimValue>> },
+): Principal {
+  const values = new Map(Object.entries(subject === '' ? claims : { ...claims, sub: subject }))
+  return principalFromValues(issuerName, issuer, values, { subject, tokenSha256: '', expiresAt: 0, issuedAt: 0 })
+}
+
+function principalFromValues(
+  issuerName: string,
+  issuer: IssuerConfig,
+  values: ReadonlyMap<string, ClaimValue>,
+  token: Pick<Principal, 'subject' | 'tokenSha256' | 'expiresAt' | 'issuedAt'>,
+): Principal {
   const preset = PRESETS[issuer.preset]
   const iss = issuerUrl(issuer) ?? ''
-  const values = claimValues(preset, issuer, claims)
-  const tokenSha256 = token?.sha256 ?? ''
   const parts = preset.jobKey(values)
   const whole = parts.length > 0 && parts.every((part) => part !== undefined)
   return {
     issuerName,
     provider: issuer.preset,
     iss,
-    subject: typeof claims['sub'] === 'string' ? claims['sub'] : '',
+    ...token,
     claims: values,
     auditClaims: auditClaims(preset, issuer, values),
     job: preset.job(values, { iss, runUrlBase: issuer.run_url_base }),
     // JSON, because no separator is one that a claim could not hold.
-    jobKey: JSON.stringify(whole ? [iss, ...parts] : [iss, 'token', tokenSha256]),
-    tokenSha256,
-    expiresAt: seconds(claims['exp']) * 1000,
-    issuedAt: seconds(claims['iat']) * 1000,
+    jobKey: JSON.stringify(whole ? [iss, ...parts] : [iss, 'token', token.tokenSha256]),
     tenancyMatches: Object.entries(issuer.require).every(([name, wanted]) => claimEquals(values.get(name), wanted)),
   }
 }
@@ -153,6 +172,8 @@ function auditClaims(
   return Object.fromEntries(
     [...values].filter(([name]) => {
       if (Object.hasOwn(specs, name)) return specs[name]?.audit === true
+      const prefixes = typeof preset.openClaims === 'boolean' ? [] : preset.openClaims
+      if (prefixes.some(({ prefix, audit }) => audit === true && name.startsWith(prefix))) return true
       return named.includes(name) || Object.hasOwn(issuer.require, name)
     }),
   )

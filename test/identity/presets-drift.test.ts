@@ -3,80 +3,12 @@
  * that the preset or the rule rests on is refused with the claim's name. A provider that changes its tokens is told by this first.
  */
 import { describe, expect, test } from 'vitest'
-import { stringify } from 'yaml'
-import { formatDiagnostics } from '../../src/config/diagnostics.ts'
-import { PRESET_NAMES, type PresetName } from '../../src/config/schema.ts'
+import { PRESET_NAMES } from '../../src/config/schema.ts'
 import { AccessError } from '../../src/errors.ts'
-import { PRESETS } from '../../src/identity/presets/index.ts'
 import type { Principal } from '../../src/identity/principal.ts'
-import { createVerifier } from '../../src/identity/verifier.ts'
-import { evaluate } from '../../src/policy/evaluate.ts'
-import { loadPolicy } from '../../src/policy/load.ts'
-import { writeConfig } from '../config/write-config.ts'
-import { signingKey } from '../support/tokens.ts'
-import * as aws from './samples/aws.ts'
-import * as azureDevops from './samples/azure-devops.ts'
-import * as bitbucket from './samples/bitbucket.ts'
-import * as buildkite from './samples/buildkite.ts'
-import * as circleci from './samples/circleci.ts'
-import * as codefresh from './samples/codefresh.ts'
-import * as entra from './samples/entra.ts'
-import * as forgejo from './samples/forgejo.ts'
-import * as generic from './samples/generic.ts'
-import * as githubActions from './samples/github-actions.ts'
-import * as gitlab from './samples/gitlab.ts'
-import * as google from './samples/google.ts'
-import * as harness from './samples/harness.ts'
-import * as hcpTerraform from './samples/hcp-terraform.ts'
-import * as jenkins from './samples/jenkins.ts'
-import * as kubernetes from './samples/kubernetes.ts'
-import * as okta from './samples/okta.ts'
+import { type Claims, gate, presetOf } from './samples/gate.ts'
+import { SAMPLES } from './samples/index.ts'
 import type { Sample } from './samples/sample.ts'
-import * as semaphore from './samples/semaphore.ts'
-import * as spacelift from './samples/spacelift.ts'
-import * as spiffe from './samples/spiffe.ts'
-
-type Claims = Readonly<Record<string, unknown>>
-
-const SAMPLES: readonly Sample[] = [
-  ...[aws, azureDevops, bitbucket, buildkite, circleci, codefresh, entra, forgejo, generic, githubActions, gitlab],
-  ...[google, harness, hcpTerraform, jenkins, kubernetes, okta, semaphore, spacelift, spiffe],
-].flatMap(({ samples }) => samples)
-
-const key = signingKey('k1', 'RS256')
-
-function presetOf({ issuer }: Sample) {
-  return PRESETS[issuer.preset as PresetName]
-}
-
-/** What `serve` does with a token: the principal, or the refusal of the verifier or of the policy. */
-async function gate(sample: Sample): Promise<(claims: Claims) => Promise<Principal | AccessError>> {
-  const config = {
-    version: 1,
-    listen: { address: '127.0.0.1:6432', plaintext: 'allow' },
-    audit: { stdout: true },
-    issuers: { ci: { ...sample.issuer, jwks_file: 'jwks.json' } },
-    databases: {
-      shop: { host: 'pg1.internal', credentials: { kind: 'ephemeral-role', admin: { user: 'admin', password: 'x' } } },
-    },
-    rules: [{ name: 'migrate', issuer: 'ci', match: sample.match, allow: { database: 'shop', role: 'migrator' } }],
-  }
-  const file = await writeConfig(stringify(config), { 'jwks.json': JSON.stringify({ keys: [key.jwk] }) })
-  const now = (Number(sample.claims['iat']) + 60) * 1000
-  const result = await loadPolicy(file, {}, { now })
-  if (!result.ok) throw new Error(formatDiagnostics(result.diagnostics))
-  const verifier = createVerifier(result.loaded.config.issuers, { now: () => now })
-  return async (claims) => {
-    try {
-      const principal = await verifier.verify(await key.sign(claims))
-      const decision = evaluate(result.policy, principal, { database: 'shop', user: 'migrator' }, now)
-      return decision.allowed ? principal : decision.error
-    } catch (error) {
-      if (error instanceof AccessError) return error
-      throw error
-    }
-  }
-}
 
 /** Where a claim stands in the payload, by its selector; undefined where it is a part of `sub`. */
 function placeOf(sample: Sample, claim: string): readonly string[] | undefined {

@@ -28,7 +28,7 @@ export const aws: Preset = {
   },
   // Two name spaces that must not be mixed: tags of the role, and tags that whoever asks for the token writes into it.
   openClaims: [
-    { prefix: 'principal_tags.', path: [STS, 'principal_tags'] },
+    { prefix: 'principal_tags.', path: [STS, 'principal_tags'], audit: true },
     { prefix: 'request_tags.', path: [STS, 'request_tags'] },
   ],
   algorithms: ['ES384', 'RS256'],

@@ -6,8 +6,8 @@
 import type { Preset } from '../preset.ts'
 import { HOUR, known, text } from './fields.ts'
 
-/** A trust domain and a path of whole segments, of the characters that the standard allows. */
-const SPIFFE_ID = /^spiffe:\/\/([a-z0-9._-]+)((?:\/[A-Za-z0-9._-]+)+)$/
+/** A trust domain and a path of whole segments, of the characters that the standard allows; `.` and `..` are none. */
+const SPIFFE_ID = /^spiffe:\/\/([a-z0-9._-]+)((?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._-]+)+)$/
 
 function parts(subject: string): { trustDomain: string; path: string } | undefined {
   const [, trustDomain, path] = SPIFFE_ID.exec(subject) ?? []
