@@ -35,13 +35,13 @@ export function decisionText(
   { database, user }: { database: string; user: string },
 ): string {
   if (decision === undefined) return ''
-  const { allowed, rule = '?', role = user, error } = decision
+  // A ticket is of one database and role, which it was not asked for.
+  const { allowed, rule = '?', role = user, database: where = database, error } = decision
   if (allowed) {
-    const where = printable(decision.database ?? database)
-    return `\nLet in: role ${printable(role)} on database ${where}, by rule ${printable(rule)}.\n`
+    return `\nLet in: role ${printable(role)} on database ${printable(where)}, by rule ${printable(rule)}.\n`
   }
   const { sqlstate = '', message = 'without a reason', detail, hint } = error ?? {}
-  return `\n${refusalText({ sqlstate, message, detail, hint }, { database, user, identity: shownIdentity(identity) })}`
+  return `\n${refusalText({ sqlstate, message, detail, hint }, { database: where, user: role, identity: shownIdentity(identity) })}`
 }
 
 /** The token itself is refused, whatever database it is for. */
