@@ -80,10 +80,12 @@ function checkUrl(report: Report, at: string[], text: string, isIssuer: boolean)
 /** `iss` is compared byte for byte, so a slash too many means that no token is ever known. */
 function checkForm(report: Report, at: string[], url: string, { name, issuerForm }: Preset): void {
   if (issuerForm === undefined || issuerForm.like.test(url)) return
+  const untied =
+    issuerForm.tenantClaim === undefined ? '' : `, and then ${issuerForm.tenantClaim} is not compared with it`
   report.warning(
     at,
     `${quote(url)} is not the form of ${name} issuers: ${issuerForm.shown}`,
-    'compare it with `iss` of a token, byte for byte; a service that you run yourself may have another, and then nothing ties the URL to a tenant',
+    `compare it with \`iss\` of a token, byte for byte; a service that you run yourself may have another${untied}`,
   )
 }
 
