@@ -97,7 +97,7 @@ function notExpanded(text: string): Mistake | undefined {
 /** A token with something around it. */
 function wrapped(text: string): Mistake | undefined {
   const malformed = (message: string, hint = ALONE): Mistake => ({ code: 'token_malformed', message, hint })
-  if (text.startsWith('{') || text.startsWith('[')) return json(text)
+  if (/^\s*[{[]\s*["{]/.test(text)) return json(text)
   if (text.startsWith('@{')) {
     return malformed(
       'the password is a PowerShell object and not the token in it: take its field, as in (Invoke-RestMethod …).value',
@@ -111,7 +111,7 @@ function wrapped(text: string): Mistake | undefined {
   if (/^curl: \(\d+\)/.test(text)) {
     return malformed('the password is an error message of curl, not a token: the request for the token failed')
   }
-  if (/^["'].*["']$/s.test(text)) {
+  if (/^["']\s*eyJ/.test(text)) {
     return malformed('the token stands in quotation marks: take them away (jq prints none with -r)')
   }
   if (/^bearer\s/i.test(text)) {
@@ -127,7 +127,7 @@ function wrapped(text: string): Mistake | undefined {
       'the password looks like the path of a file that holds the token: put what the file holds into the password, as PGPASSWORD="$(cat FILE)" does',
     )
   }
-  if (/^eyJ[\w-]*\.?[\w.-]*\s/.test(text)) {
+  if (/^eyJ[\w.-]*\s/.test(text)) {
     return malformed(
       'the token has a line break or a blank in it: something wrapped its lines, or put two values together',
     )
@@ -148,15 +148,15 @@ function json(text: string): Mistake {
 
 const ALONE = 'The password is the token alone: three parts with dots between them, and nothing around them.'
 const SECRET_SHOWN =
-  'It reached pgusher over TLS and is kept nowhere, but it has been where the token belongs: look whether a log of the job shows it, and renew it if so.'
+  'pgusher keeps it nowhere, but it has been where the token belongs: look whether a log of the job shows it, and renew it if so.'
 
 /** Secrets that people have in the same places, by the prefixes that their issuers publish for scanners. */
 const KNOWN_SECRETS: readonly (readonly [RegExp, string, string])[] = [
   [/^ghs_/, "GITHUB_TOKEN or another token for GitHub's API", 'github'],
   [/^(ghp_|github_pat_|gho_|ghu_|ghr_)/, 'a GitHub access token', 'github'],
   [/^glcbt-/, "CI_JOB_TOKEN, which is for GitLab's API", 'gitlab'],
-  [/^gl[a-z]{2,10}-/, 'a GitLab access token', 'gitlab'],
-  [/^bk[a-z]{2}_/, "a token for Buildkite's API or agent", 'buildkite'],
+  [/^gl(pat|dt|rt|rtr|ptt|ft|imt|agent|soat|ffct|oas|wt)-/, 'a GitLab access token', 'gitlab'],
+  [/^bk(ua|ct|aj|at|pt)_/, "a token for Buildkite's API or agent", 'buildkite'],
   [/^CCI(PAT|PRJ)_/, "a token for CircleCI's API", 'circleci'],
   [/^[\w.-]+:\d+\/?\?.*X-Amz-/, 'a login token of Amazon RDS', 'any'],
   [/^(AKIA|ASIA)[A-Z0-9]{12,}/, 'an access key of AWS', 'any'],

@@ -35,7 +35,7 @@ export function decodeToken(token: string): DecodedToken {
   if (mistake !== undefined) throw mistake
   // Base64url of `{`: without it there is no header.
   if (!/^e[\w-]/.test(token)) throw notAToken()
-  const [header = '', payload = '', signature = '', ...more] = token.split('.')
+  const [header = '', payload = '', signature = '', ...more] = token.split('.', 6)
   if (more.length === 2) throw malformed('it is encrypted (five parts), and a signed one (three parts) is wanted')
   // An empty signature is what `alg: none` looks like.
   if (more.length > 0 || header === '' || payload === '' || signature === '') {

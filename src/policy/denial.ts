@@ -118,13 +118,11 @@ function deniedByRule(verdict: Verdict, rule: CompiledRule): AccessError {
   if (!explains(verdict, rule)) {
     return refuse(verdict, 'denied_by_rule', 'a rule refuses this job', {
       detail: ownClaims(verdict),
-      hint: contact,
+      hint: contact || ASK,
       nearest,
     })
   }
-  const claims = conditions
-    .map((one) => (one.got === undefined ? `the token has no claim ${one.claim}` : `claim ${one.claim} is ${one.got}`))
-    .join(' and ')
+  const claims = conditions.map(failureText).join(' and ')
   const lines = conditions.map(
     (one) => `claim ${printable(one.claim)}: refused ${one.wanted}, got ${one.got ?? 'nothing'}`,
   )
