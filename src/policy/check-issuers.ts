@@ -53,6 +53,13 @@ function checkIssuer(report: Report, name: string, issuer: IssuerConfig, url: st
   }
   checkAudience(report, at, issuer, preset, url)
   if (preset.caution !== undefined) report.warning(at, preset.caution, undefined, 'key')
+  const known = Object.values(PRESETS).find((one) => one.issuer !== undefined && one.issuer === url)
+  if (preset.name === 'generic' && known !== undefined)
+    report.warning(
+      [...at, 'preset'],
+      `${url} is an issuer that preset ${known.name} knows`,
+      `write ${known.name}: generic refuses none of the jobs that it refuses, such as those of pull requests`,
+    )
   checkPresetOptions(report, at, issuer, preset)
   for (const [claim, value] of Object.entries(issuer.require)) {
     if (!report.loaded.isBroken([...at, 'require', claim]))

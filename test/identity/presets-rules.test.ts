@@ -136,6 +136,14 @@ describe('a token', () => {
     }
     const build = { scm_pull_request_target_branch: 'main' }
     expect(await outcome('codefresh', build, accepting('codefresh'))).toBe('let in')
+    const rerun = {
+      ...sampleOf('circleci'),
+      match: { 'oidc.circleci.com/project-id': 'c387aaa1-c223-46c5-88ec-6075186bff38' },
+    }
+    const shell = { 'oidc.circleci.com/ssh-rerun': true }
+    expect(await outcome('circleci', shell, rerun)).toMatch(/^denied_by_rule/)
+    const issuer = { ...rerun.issuer, allow_events: ['ssh-rerun'] }
+    expect(await outcome('circleci', shell, { ...rerun, issuer })).toBe('let in')
     const merge = { rpo_ref: 'refs/pull/7/merge' }
     expect(await outcome('azure-devops', merge, accepting('azure-devops'))).toBe('let in')
   })
@@ -318,6 +326,13 @@ describe('a configuration', () => {
     expect(await warnings('azure-devops', { prj_id: OTHER, rpo_ref: 'refs/pull/7/merge' })).toMatch(
       /refuses rpo_ref .*add pull_request to allow_events/,
     )
+    const shared = {
+      ...sampleOf('google'),
+      issuer: { preset: 'generic', url: 'https://accounts.google.com', audience: 'x' },
+    }
+    expect(await told({ ...shared, match: { sub: '1' } })).toEqual([
+      expect.stringMatching(/preset google knows \| write google/),
+    ])
     expect(await warnings('harness', { account_id: 'a', project_id: 'shop' })).toMatch(
       /project_id without organization_id/,
     )

@@ -43,7 +43,8 @@ export const bitbucket: Preset = {
   tokenRecipe: 'oidc: { audiences: [AUD] } in the step, then $BITBUCKET_STEP_OIDC_TOKEN',
   refetchable: false,
   refusedAudiences: [/^ari:cloud:bitbucket::workspace\//],
-  // A token carries the workspace's own audience beside those of the step, and there is one token a step.
+  // A token carries the workspace's own audience beside those of the step, and there is one token a step: a service that is
+  // shown it can use it here, which only a step of its own for the database rules out.
   audienceAmongOthers: true,
   job(claims) {
     return known({

@@ -45,7 +45,12 @@ export const circleci: Preset = {
   maxTokenAge: HOUR,
   executionMarkers: [`${CLAIM}job-id`],
   refused: [
-    { claim: `${CLAIM}ssh-rerun`, values: ['true'], why: 'a job that was rerun with SSH has a person at its shell' },
+    {
+      claim: `${CLAIM}ssh-rerun`,
+      like: /^true$/,
+      event: 'ssh-rerun',
+      why: 'a job that was rerun with SSH has a person at its shell',
+    },
   ],
   mustAgree: [],
   tokenRecipe: `circleci run oidc get --claims '{"aud":"AUD"}'`,
