@@ -61,8 +61,8 @@ function readDetail(refusal: Refusal, identity: OwnIdentity | undefined): { rows
   for (const line of (refusal.detail ?? '').split('\n')) {
     const [, claim, verb, wanted = '', got = ''] = WANTED.exec(line) ?? []
     if (claim !== undefined) {
-      const own = identity?.claims.get(claim) ?? got
-      rows.push({ claim, own, wanted: verb === 'refused' ? `not ${wanted}` : wanted })
+      const own = identity?.claims.get(claim) ?? printable(got)
+      rows.push({ claim: printable(claim), own, wanted: printable(verb === 'refused' ? `not ${wanted}` : wanted) })
     } else if (line !== '' && !(identity !== undefined && OWN.test(line))) others.push(line)
   }
   const asked = new Set(rows.map(({ claim }) => claim))

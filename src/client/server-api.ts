@@ -234,10 +234,11 @@ async function readCa(file: string): Promise<string> {
   }
 }
 
-/** No such ALPN protocol, a connection that is closed without a word, or an answer that is none. */
+/** A connection that is closed without a word, an answer that is no HTTP, or TLS's own alert, which Node reports as EPROTO. */
 function speaksNoHttp(thrown: unknown): boolean {
-  const code = thrown instanceof Error && 'code' in thrown ? String(thrown.code) : ''
-  return code === 'ECONNRESET' || code.startsWith('HPE_') || code.includes('NO_APPLICATION_PROTOCOL')
+  if (!(thrown instanceof Error)) return false
+  const code = 'code' in thrown ? String(thrown.code) : ''
+  return code === 'ECONNRESET' || code.startsWith('HPE_') || /no application protocol/i.test(thrown.message)
 }
 
 async function readAnswer(response: IncomingMessage): Promise<Answer> {

@@ -47,6 +47,8 @@ export async function serveLocalConnection(socket: Socket, context: LocalContext
   try {
     const hello = await handshake(socket, { secureContext: () => undefined, plaintext: 'allow' })
     if (hello.kind === 'cancel') return await forwardCancel(hello, context)
+    // HTTP is told from PostgreSQL by TLS, which there is none of here.
+    if (hello.kind !== 'startup') return
     await checkPassword(hello, context.password)
     clearTimeout(late)
     await serveSession(hello, context)

@@ -24,7 +24,7 @@ afterAll(() => rm(directory, { recursive: true, force: true }))
 /** No server is asked for anything until the command connects. */
 const commandLine = (command: readonly string[], options: readonly string[] = []): string[] => [
   ...[process.execPath, MAIN, 'exec', '--server', '127.0.0.1:1', '--database', 'shop-prod', '--user', 'ci'],
-  ...['--token-file', join(directory, 'token'), ...options, ...command],
+  ...['--token-command', `cat ${join(directory, 'token')}`, ...options, ...command],
 ]
 const exec = (command: readonly string[], env: Record<string, string> = {}, input = ''): Started =>
   start(commandLine(command), { PATH: process.env['PATH'] ?? '', TMPDIR: directory, ...env }, input)
@@ -72,7 +72,7 @@ test('standard streams are those of the command, and the environment is the jobâ
   const { code, stdout, stderr } = await ended(['--', 'sh', '-c', script], env, 'from stdin\n')
   expect(code).toBe(0)
   expect(stderr).toBe(
-    `pgusher: the file ${join(directory, 'token')}, repository acme/shop, ref refs/heads/main, role ci, database shop-prod at 127.0.0.1:1; a fresh token for each connection\nto-stderr\n`,
+    `pgusher: the command of --token-command, repository acme/shop, ref refs/heads/main, role ci, database shop-prod at 127.0.0.1:1; a fresh token for each connection\nto-stderr\n`,
   )
   expect(stdout).toMatch(/^from stdin\n/)
   expect(stdout).toMatch(/^MINE=a b$/m)
