@@ -40,7 +40,8 @@ export function decisionText(
   if (allowed) {
     return `\nLet in: role ${printable(role)} on database ${printable(where)}, by rule ${printable(rule)}.\n`
   }
-  const { sqlstate = '', message = 'without a reason', detail, hint } = error ?? {}
+  const { sqlstate = '', message: reason = 'without a reason', detail, hint, id } = error ?? {}
+  const message = id === undefined || reason.includes(id) ? reason : `${reason} [${id}]`
   return `\n${refusalText({ sqlstate, message, detail, hint }, { database: where, user: role, identity: shownIdentity(identity) })}`
 }
 

@@ -102,11 +102,13 @@ test('a refusal shows what was wanted beside what the token has', async () => {
     message: 'access to "shop-prod" denied: claim ref is "refs/heads/fix-1"',
     detail: 'claim ref: wanted "refs/heads/main", got "refs/heads/fix-1"',
     hint: 'Ask #db-help.',
+    id: 'D-7Q2MK4',
   }
   whoami = [200, { identity: IDENTITY, decision: { allowed: false, error } }]
   const shown = await ask('-d', 'shop-prod', '-u', 'shop_migrator')
   expect(shown.code).toBe(1)
   expect(shown.stdout).toMatch(/^pgusher: refused: role shop_migrator on database shop-prod \(SQLSTATE 42501\)$/m)
+  expect(shown.stdout).toMatch(/^ {2}access to "shop-prod" denied: claim ref is "refs\/heads\/fix-1" \[D-7Q2MK4\]$/m)
   expect(shown.stdout).toMatch(/^ {2}ref +refs\/heads\/fix-1 +"refs\/heads\/main"$/m)
   expect(shown.stdout).toMatch(/^ {2}hint: Ask #db-help\.$/m)
   const json = await ask('-d', 'shop-prod', '--format', 'json')
