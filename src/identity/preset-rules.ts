@@ -39,7 +39,9 @@ export function checkTenant(principal: Principal, issuer: IssuerConfig): void {
       `the token has no ${claim}, which must be the id in its issuer's URL; tokens of this provider should have it: tell the operator of pgusher`,
     )
   }
-  if (plainUuid(value) === plainUuid(tenant)) return
+  // Ids of other kinds tell capitals apart.
+  const isUuid = PRESETS[issuer.preset].claims[claim]?.uuid === true
+  if (value === (isUuid ? plainUuid(tenant) : tenant)) return
   throw new AccessError(
     'tenancy_mismatch',
     `${claim} is ${quote(value)} and the issuer's URL is that of ${quote(tenant)}: the token is not of that tenant`,

@@ -59,6 +59,7 @@ describe('a token', () => {
       { context: 'CONNECTOR_VALIDATION' },
       /^denied_by_rule: context is "CONNECTOR_VALIDATION" and must be "PIPELINE_EXECUTION"/,
     ],
+    ['of an account with other capitals', 'harness', { account_id: 'ACMEacct01' }, /^tenancy_mismatch: account_id is/],
     ['of another account', 'harness', { account_id: 'mallory' }, /^tenancy_mismatch: account_id is "mallory"/],
     ['of a debug session', 'semaphore', { job_type: 'debug_job' }, /^denied_by_rule: job_type is .*at its shell/],
     ['of a pull request, by its number', 'semaphore', { pr: '17' }, /^denied_by_rule: pr is "17"/],
