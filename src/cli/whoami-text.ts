@@ -26,7 +26,7 @@ export function identityText(name: string, server: ServerAddress, identity: WhoA
     ['run url', job['run_url']],
     ['task', job['task_name']],
     ['actor', job['actor']],
-    ['ends', moment(Date.parse(expires_at))],
+    ['good until', moment(Date.parse(expires_at))],
   ])
 }
 

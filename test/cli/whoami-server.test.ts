@@ -79,11 +79,11 @@ test('the CI is asked for the audience that the server tells, and the token goes
   expect(ownClaims(requests[1]?.token ?? '')['aud']).toBe(AUDIENCE)
   expect(requests[1]?.body).toBe('{}')
   expect(stdout).toMatch(
-    /^This job, for pgusher at 127\.0\.0\.1:\d+:\n {2}provider {4}GitHub Actions \(github-actions\)\n/,
+    /^This job, for pgusher at 127\.0\.0\.1:\d+:\n {2}provider +GitHub Actions \(github-actions\)\n/,
   )
   expect(stdout).toMatch(/^ {2}run +18700000412, attempt 1$/m)
   expect(stdout).toMatch(/^ {2}actor +dana\\u\{1b\}\[31m$/m)
-  expect(stdout).toMatch(/^ {2}ends +2126-11-21 12:00:00 UTC, in \d+ h/m)
+  expect(stdout).toMatch(/^ {2}good until +2126-11-21 12:00:00 UTC, in \d+ h/m)
 })
 
 test('a database that lets the job in: by which rule; the role is ci where none is named', async () => {
