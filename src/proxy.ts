@@ -5,6 +5,7 @@ import { hostname } from 'node:os'
 import { openRecorder } from './audit/open.ts'
 import type { Diagnostic } from './config/diagnostics.ts'
 import type { ListenAddress } from './config/scalars.ts'
+import { createApi } from './http/api-server.ts'
 import { type ControlServer, startControl } from './http/control.ts'
 import { startHttp } from './http/server.ts'
 import { createAdmission } from './session/admission.ts'
@@ -85,10 +86,9 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
   }))
   const credentials = createCredentials({
     targets: () => snapshot.targets,
+    ticketKeys: () => snapshot.config.tickets?.key ?? [],
     instance: { name: instance, boot },
-    recorder,
-    metrics,
-    log,
+    ...{ recorder, metrics, log },
   })
   stack.defer(() => credentials.close())
   stack.defer(() => snapshot.verifier.close())
@@ -101,11 +101,13 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     leases: credentials.leases,
     windows: createJobWindows(),
     bars: createBars(),
-    tickets: undefined,
-    recorder,
-    metrics,
-    log,
+    get tickets() {
+      return snapshot.config.tickets && credentials.tickets
+    },
+    http: (stream, whose) => api(stream, whose),
+    ...{ recorder, metrics, log },
   }
+  const api = createApi(context)
   recorder.onAcceptingChange((accepting) => {
     if (!accepting) metrics.auditFailure()
   })

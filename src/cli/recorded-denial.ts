@@ -86,6 +86,7 @@ const STAGES: Readonly<Record<string, string>> = {
   authenticate: 'the password',
   verify: 'the token',
   exchange: 'the exchange of a token for a ticket',
+  whoami: 'the question who the job is',
   decide: 'the policy',
   mint: 'the credential for the database',
   upstream: 'the connection to the database',

@@ -5,9 +5,10 @@ import { transportFindings } from './check-transport.ts'
 import { adminFailure, sqlstateOf } from './failure.ts'
 import { inspectRole } from './group-role.ts'
 import type { Finding } from './minter.ts'
-import { isLoginName } from './naming.ts'
+import { isLoginName, ticketOfCarrier } from './naming.ts'
 import { parseComment } from './role-comment.ts'
 import { EQ, hasMembershipOptions } from './sql.ts'
+import { parseCarrierComment } from './ticket-comment.ts'
 
 const OLDEST = 140_000
 
@@ -80,7 +81,10 @@ async function prefixFindings(client: pg.Client, subject: string, prefix: string
   const sql = `SELECT r.rolname::pg_catalog.text AS name, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment
     FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::pg_catalog.text, $1)`
   const { rows } = await client.query<{ name: string; comment: string | null }>(sql, [prefix])
-  const foreign = rows.filter(({ name, comment }) => !isLoginName(prefix, name) || parseComment(comment) === undefined)
+  const foreign = rows.filter(({ name, comment }) => {
+    const login = isLoginName(prefix, name) && parseComment(comment) !== undefined
+    return !login && (ticketOfCarrier(prefix, name) === undefined || parseCarrierComment(comment) === undefined)
+  })
   return foreign.map(({ name }) => ({
     level: 'warning',
     subject,

@@ -8,6 +8,7 @@ import type { Minter } from './minter.ts'
 import { applicationName, bootTag, loginName } from './naming.ts'
 import { removeRole } from './remove-role.ts'
 import { createSweeper } from './sweep.ts'
+import { createTicketCarriers } from './ticket-carriers.ts'
 
 export interface MintingInstance {
   /** Replica's name, for people. */
@@ -53,6 +54,7 @@ export function createEphemeralRoleMinter(
   })
   return {
     linger: credentials.linger,
+    carriers: createTicketCarriers(admin),
     async mint(principal, grant, expiresAt) {
       const login = loginName(credentials.prefix, principal.jobKey)
       inUse.add(login)

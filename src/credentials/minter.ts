@@ -1,6 +1,7 @@
 /** The interface behind which every kind of short-lived credential is made and taken back. */
 import type { Principal } from '../identity/principal.ts'
 import type { Grant } from '../policy/types.ts'
+import type { TicketCarriers } from './ticket-carriers.ts'
 
 /** What the upstream login uses. A password is for SCRAM-SHA-256(-PLUS); a certificate goes into the TLS handshake. */
 export interface MintedCredential {
@@ -21,6 +22,8 @@ export type RevokeReason = 'job_ended' | 'expired' | 'shutdown' | 'orphan' | 'po
 export interface Minter {
   /** Milliseconds that a credential stays after its last session ended. */
   readonly linger: number
+  /** Where tickets are kept; undefined where nothing is written to the catalog. */
+  readonly carriers?: TicketCarriers
   /**
    * @throws AccessError `credential_failed` (dangerous or unknown role, no ADMIN OPTION, admin cannot log in) or
    *   `upstream_unreachable`. Nothing is left behind then.

@@ -35,3 +35,21 @@ export function applicationName(tag: string): string {
 export function tagOfApplication(name: string): string | undefined {
   return name.startsWith(APPLICATION) ? name.slice(APPLICATION.length) : undefined
 }
+
+const CARRIER = 't_'
+
+/** Of the role that carries a ticket, which nobody logs in as: `<prefix>t_<24 hex digits>`. @param id in hex */
+export function carrierName(prefix: string, id: string): string {
+  return `${carrierPrefix(prefix)}${id}`
+}
+
+/** The ticket's id; undefined for every other name, such as a login's. */
+export function ticketOfCarrier(prefix: string, name: string): string | undefined {
+  const id = name.slice(carrierPrefix(prefix).length)
+  return name.startsWith(carrierPrefix(prefix)) && /^[0-9a-f]{24}$/.test(id) ? id : undefined
+}
+
+/** What the names of carriers begin with, and the names of others may. */
+export function carrierPrefix(prefix: string): string {
+  return `${prefix}${CARRIER}`
+}

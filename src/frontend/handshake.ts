@@ -1,12 +1,13 @@
 /**
  * From the first byte to the StartupMessage: SSLRequest, GSSENCRequest, direct TLS, CancelRequest. One loop, in which each
- * request comes at most once; the order of the checks follows PostgreSQL's backend_startup.c.
+ * request comes at most once; the order of the checks follows PostgreSQL's backend_startup.c. TLS from the first byte may
+ * also be HTTP's: what is spoken is settled by ALPN before a byte of it is read, and never guessed from the bytes.
  */
 import type { Socket } from 'node:net'
 import type { SecureContext, TLSSocket } from 'node:tls'
 import { AccessError } from '../errors.ts'
 import { negotiateProtocolVersion } from '../wire/backend.ts'
-import { MAX_STARTUP_LENGTH, TLS_HANDSHAKE_RECORD } from '../wire/constants.ts'
+import { ALPN_PROTOCOL, MAX_STARTUP_LENGTH, TLS_HANDSHAKE_RECORD } from '../wire/constants.ts'
 import { type CancelRequest, needsNegotiation, parseStartupPacket, type StartupMessage } from '../wire/startup.ts'
 import { createMessageReader, type MessageReader } from './message-reader.ts'
 import { acceptTls } from './tls.ts'
@@ -34,7 +35,14 @@ export interface StartupHandshake {
   tlsSeconds: number | undefined
 }
 
-export type HandshakeResult = CancelHandshake | StartupHandshake
+/** TLS from the first byte without ALPN `postgresql`. Nothing of the stream is read yet. */
+export interface HttpHandshake {
+  kind: 'http'
+  stream: TLSSocket
+  tlsProtocol: string
+}
+
+export type HandshakeResult = CancelHandshake | StartupHandshake | HttpHandshake
 
 /**
  * The deadline is the caller's: it destroys the socket, and this rejects. A no-op `error` listener stays on the streams for
@@ -58,7 +66,12 @@ export async function handshake(socket: Socket, options: HandshakeOptions): Prom
     if ((await channel.reader.peek()) === TLS_HANDSHAKE_RECORD) {
       const context = options.secureContext()
       if (context === undefined) throw muted(socket, 'direct TLS on a listener without TLS')
-      await secure(channel, context, options, true)
+      const secured = await secure(channel, context, options, true)
+      if (secured.alpnProtocol !== ALPN_PROTOCOL) {
+        const rest = channel.reader.detach()
+        if (rest.length > 0) secured.unshift(rest)
+        return { kind: 'http', stream: secured, tlsProtocol: secured.getProtocol() ?? 'unknown' }
+      }
     }
     for (;;) {
       const packet = parseStartupPacket(await channel.reader.readStartup(MAX_STARTUP_LENGTH))
@@ -109,13 +122,14 @@ async function secure(
   context: SecureContext,
   options: HandshakeOptions,
   direct: boolean,
-): Promise<void> {
+): Promise<TLSSocket> {
   const started = performance.now()
   const secured = await acceptTls(channel.socket, channel.reader, context, direct)
   channel.tls = { protocol: secured.getProtocol() ?? 'unknown', seconds: (performance.now() - started) / 1000 }
   channel.stream = secured
   channel.reader = createMessageReader(secured)
   options.onSecure?.(secured)
+  return secured
 }
 
 function acceptStartup(

@@ -2,12 +2,13 @@
 import type { Socket } from 'node:net'
 import { type SecureContext, TLSSocket } from 'node:tls'
 import { AccessError } from '../errors.ts'
-import { ALPN_PROTOCOL } from '../wire/constants.ts'
+import { ALPN_HTTP, ALPN_PROTOCOL } from '../wire/constants.ts'
 import type { MessageReader } from './message-reader.ts'
 
 /**
  * @param reader of `socket`; it ends here, and what it has not consumed becomes the beginning of the TLS stream
- * @param direct demands ALPN, without which a TLS stream meant for another service could be led here (ALPACA attack)
+ * @param direct from the first byte: HTTP may be spoken then as well, and PostgreSQL only with its ALPN protocol, without which a
+ *   TLS stream meant for another service could be led here (ALPACA attack). `alpnProtocol` of the result tells.
  * @throws AccessError `protocol_violation` when the handshake fails or breaks off; both streams are destroyed by then
  */
 export async function acceptTls(
@@ -19,17 +20,14 @@ export async function acceptTls(
   const rest = reader.detach()
   // Node feeds what the socket has buffered to the TLS engine when the TLSSocket is made.
   if (rest.length > 0) socket.unshift(rest)
-  // A client that sends ALPN without `postgresql` gets the alert no_application_protocol from OpenSSL.
-  const secured = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: [ALPN_PROTOCOL] })
+  // Ours first, for a client that offers both. One that offers neither gets the alert no_application_protocol from OpenSSL.
+  const ALPNProtocols = direct ? [ALPN_PROTOCOL, ALPN_HTTP] : [ALPN_PROTOCOL]
+  const secured = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols })
   secured.on('error', () => {})
   // Node 24 reports an error after the handshake (a bad record, renegotiation) by this event alone unless a tls.Server owns
   // the socket, and reads nothing more: without this line the stream would hang for good.
   secured.on('_tlsError', (error: Error) => secured.destroy(error))
   await established(secured)
-  if (direct && secured.alpnProtocol !== ALPN_PROTOCOL) {
-    secured.destroy()
-    throw new AccessError('protocol_violation', `direct TLS without the ALPN protocol "${ALPN_PROTOCOL}"`)
-  }
   // Renegotiation (TLS 1.2) costs the server more than the client; PostgreSQL switches it off too.
   secured.disableRenegotiation()
   return secured

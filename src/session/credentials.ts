@@ -3,10 +3,12 @@ import type { AuditEvent, JobIdentity, Recorder } from '../audit/recorder.ts'
 import { createMinter } from '../credentials/create.ts'
 import { type CredentialEvent, createLeases, type Leases } from '../credentials/leases.ts'
 import type { Minter } from '../credentials/minter.ts'
+import { createTickets, type Tickets } from '../credentials/tickets.ts'
 import { AccessError } from '../errors.ts'
 import type { Logger } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { UpstreamTarget } from '../upstream/connect.ts'
+import { createTicketSweep } from './ticket-sweep.ts'
 
 /** Milliseconds between two looks for what a crashed pgusher left. An orphan is removed on the second sight, 20 s apart at least. */
 const SWEEP_INTERVAL = 15_000
@@ -15,6 +17,8 @@ type Target = UpstreamTarget & { dbname: string }
 
 export interface CredentialsOptions {
   targets(): ReadonlyMap<string, Target>
+  /** Of tickets, in base64; none where they are off. */
+  ticketKeys(): readonly string[]
   instance: { name: string; boot: string }
   recorder: Recorder
   metrics: Metrics
@@ -23,6 +27,7 @@ export interface CredentialsOptions {
 
 export interface Credentials {
   leases: Leases
+  tickets: Tickets
   /** Credentials that are not taken back yet. */
   live(): number
   /** Resolves false when something could not be taken back; its role cannot log in and the next start removes it. */
@@ -30,7 +35,8 @@ export interface Credentials {
   close(): Promise<void>
 }
 
-export function createCredentials({ targets, instance, recorder, metrics, log }: CredentialsOptions): Credentials {
+export function createCredentials(options: CredentialsOptions): Credentials {
+  const { targets, ticketKeys, instance, recorder, metrics, log } = options
   /** By the database entry's text, so that a reload which changes an entry gets a new minter and others keep theirs. */
   const minters = new Map<string, { key: string; minter: Minter }>()
   const retired: Minter[] = []
@@ -76,6 +82,8 @@ export function createCredentials({ targets, instance, recorder, metrics, log }:
   }
 
   const leases = createLeases({ minterFor, onEvent })
+  const tickets = createTickets({ keys: ticketKeys, aliases: () => targets().keys(), minterFor })
+  const sweepTickets = createTicketSweep({ aliases: () => targets().keys(), minterFor, metrics, log })
   /** Orphans whose failure is on record; it is said once. */
   const stuck = new Set<string>()
 
@@ -93,6 +101,7 @@ export function createCredentials({ targets, instance, recorder, metrics, log }:
       stuck.add(one.login)
       recorder.event(orphanEvent('credential.revoke_failed', one.login, one.alias, one.reason))
     }
+    await sweepTickets()
   }
 
   let sweeping = sweep()
@@ -102,6 +111,7 @@ export function createCredentials({ targets, instance, recorder, metrics, log }:
 
   return {
     leases,
+    tickets,
     live: () => live,
     revokeAll: async () => (await leases.revokeAll('shutdown')).length === 0,
     async close() {

@@ -28,7 +28,16 @@ export function parseDenialId(typed: string): string | undefined {
 }
 
 /** Where in the life of a connection it was refused. */
-export type Stage = 'accept' | 'handshake' | 'authenticate' | 'verify' | 'decide' | 'mint' | 'upstream'
+export type Stage =
+  | 'accept'
+  | 'handshake'
+  | 'authenticate'
+  | 'verify'
+  | 'exchange'
+  | 'whoami'
+  | 'decide'
+  | 'mint'
+  | 'upstream'
 
 /** Bytes of a policy denial's trace where the event may be larger than that. */
 const MAX_TRACE_BYTES = 32 * 1024

@@ -58,6 +58,10 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
       },
     })
     if (hello.kind === 'cancel') return await handleCancel(hello, identity, proxy)
+    if (hello.kind === 'http') {
+      clearTimeout(timer)
+      return await proxy.http(hello.stream, { ...identity, tlsProtocol: hello.tlsProtocol })
+    }
     const { parameters, minor } = hello.startup
     const request = { user: parameters.get('user')!, database: parameters.get('database')! }
     if (hello.tlsProtocol !== undefined) identity.tlsProtocol = hello.tlsProtocol

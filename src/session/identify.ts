@@ -4,7 +4,7 @@ import type { SessionIdentity } from '../audit/recorder.ts'
 import type { IssuerConfig } from '../config/schema.ts'
 import { TICKET_PREFIX, type TicketContent } from '../credentials/tickets.ts'
 import { AccessError } from '../errors.ts'
-import { isOver } from '../identity/check-claims.ts'
+import { checkPresetRules, isOver } from '../identity/check-claims.ts'
 import type { Principal } from '../identity/principal.ts'
 import { hasTokenShape } from '../identity/token.ts'
 import type { Verifier } from '../identity/verifier.ts'
@@ -27,24 +27,25 @@ export interface IdentifyContext {
 
 /**
  * @param secret the password as the job sent it
- * @param alias the entry of `databases` that it asks for
- * @throws AccessError as `Verifier.verify` and `Tickets.redeem`; `job_barred`
+ * @param alias the entry of `databases` that it asks for; undefined where it asks for none
+ * @throws AccessError as `Verifier.verify` and `Tickets.redeem`; `ticket_scope`, `job_barred`
  */
-export async function identify(secret: string, alias: string, context: IdentifyContext): Promise<Identified> {
-  const identified = await verify(secret, alias, context)
+export async function identify(
+  secret: string,
+  alias: string | undefined,
+  context: IdentifyContext,
+): Promise<Identified> {
+  const identified = await verify(secret, context)
   context.identity.principal = identified.principal
   context.proxy.bars.refuse(identified.principal)
+  if (identified.ticket !== undefined && alias !== undefined) checkDatabase(identified.ticket, alias)
   return identified
 }
 
-async function verify(
-  secret: string,
-  alias: string,
-  { proxy, verifier, identity }: IdentifyContext,
-): Promise<Identified> {
+async function verify(secret: string, { proxy, verifier, identity }: IdentifyContext): Promise<Identified> {
   if (secret.startsWith(TICKET_PREFIX)) {
     if (proxy.tickets === undefined) throw ticketsAreOff()
-    const ticket = await proxy.tickets.redeem(secret, alias)
+    const ticket = await proxy.tickets.redeem(secret)
     return { principal: ticket.principal, ticket }
   }
   // A database password that somebody put there could be guessed from its hash.
@@ -80,7 +81,7 @@ export function admit(
   proxy: Pick<ProxyContext, 'windows' | 'current'>,
 ): AdmissionRecord {
   const now = Date.now()
-  if (ticket !== undefined) return admitTicket(ticket, grant, address)
+  if (ticket !== undefined) return admitTicket(ticket, { grant, address, issuer })
   const over = isOver({ exp: principal.expiresAt, iat: principal.issuedAt }, issuer, now)
   const window = proxy.windows.admit({ principal, grant: inForce(proxy, principal, grant, now), address, over }, now)
   if (window === undefined) return { kind: 'token' }
@@ -99,23 +100,52 @@ function inForce(proxy: Pick<ProxyContext, 'current'>, principal: Principal, gra
   return found
 }
 
-function admitTicket(ticket: TicketContent, grant: Grant, address: string): AdmissionRecord {
-  if (grant.role !== ticket.role || grant.rule !== ticket.rule) {
+/** @throws AccessError `ticket_scope` */
+export function checkDatabase(ticket: TicketContent, alias: string): void {
+  if (ticket.database === alias) return
+  const { database, role } = ticket
+  throw new AccessError('ticket_scope', `this ticket is for database "${database}" and role "${role}"`, {
+    hint: 'Ask for a ticket for each database that the job uses.',
+  })
+}
+
+/**
+ * A ticket is for what it was asked for, whatever else the job may have; and its job must still be one that may connect.
+ * @param grant what the policy of now gives
+ * @throws AccessError `ticket_scope`, `address_mismatch`, and as `checkPresetRules`
+ */
+export function admitTicket(
+  ticket: TicketContent,
+  { grant, address, issuer }: Pick<Admitting, 'grant' | 'address' | 'issuer'>,
+): AdmissionRecord {
+  checkPresetRules(ticket.principal, issuer)
+  if (grant.role !== ticket.role) {
     throw new AccessError('ticket_scope', `this ticket is for role "${ticket.role}" by rule "${ticket.rule}"`, {
       hint: 'Put that role into DATABASE_URL as the user name, or ask for another ticket.',
     })
   }
-  if (!grant.anyAddress && ticket.address !== undefined && ticket.address !== address) {
-    throw new AccessError('address_mismatch', 'this ticket was given to another address than this client has', {
-      hint: 'Ask for the ticket where it is used. The operator can allow any address: any_address: true in the rule.',
-    })
+  if (grant.rule !== ticket.rule) {
+    throw new AccessError(
+      'ticket_scope',
+      `this ticket was given by rule "${ticket.rule}", and the policy of now lets the job in by rule "${grant.rule}"`,
+      { hint: 'Ask for another ticket with a fresh token of the job.' },
+    )
   }
+  checkAddress(ticket, address, grant.anyAddress)
   return { kind: 'ticket', id: ticket.id, issued_at: iso(ticket.issuedAt), expires_at: iso(ticket.expiresAt) }
+}
+
+/** @throws AccessError `address_mismatch` */
+export function checkAddress(ticket: TicketContent, address: string, any: boolean): void {
+  if (any || ticket.address === undefined || ticket.address === address) return
+  throw new AccessError('address_mismatch', 'this ticket was given to another address than this client has', {
+    hint: 'Ask for the ticket where it is used. The operator can allow any address: any_address: true in the rule.',
+  })
 }
 
 const iso = (time: number): string => new Date(time).toISOString()
 
-function ticketsAreOff(): AccessError {
+export function ticketsAreOff(): AccessError {
   return new AccessError('ticket_invalid', 'this pgusher gives and takes no tickets: use the OIDC token of the job', {
     hint: 'The operator switches tickets on by tickets.key in the configuration and ticket_life in a rule.',
   })

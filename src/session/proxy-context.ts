@@ -1,6 +1,6 @@
 /** What every connection shares. A reload replaces the snapshot; a connection keeps the one that it began with. */
-import type { SecureContext } from 'node:tls'
-import type { Recorder } from '../audit/recorder.ts'
+import type { SecureContext, TLSSocket } from 'node:tls'
+import type { Recorder, SessionIdentity } from '../audit/recorder.ts'
 import type { Config } from '../config/schema.ts'
 import type { Leases } from '../credentials/leases.ts'
 import type { Tickets } from '../credentials/tickets.ts'
@@ -27,6 +27,12 @@ export interface Snapshot {
   challenge: Challenge | undefined
 }
 
+/**
+ * Answers what a connection asks over HTTP, within times of its own. Resolves when the connection is closed and nothing that it
+ * asked for is under way. Never rejects.
+ */
+export type ServeHttp = (stream: TLSSocket, identity: SessionIdentity) => Promise<void>
+
 export interface ProxyContext {
   current(): Snapshot
   draining(): boolean
@@ -38,7 +44,8 @@ export interface ProxyContext {
   /** Jobs that an operator has ended. */
   bars: Bars
   /** Undefined where the configuration has no key for them. */
-  tickets: Tickets | undefined
+  readonly tickets: Tickets | undefined
+  http: ServeHttp
   recorder: Recorder
   metrics: Metrics
   log: Logger

@@ -8,6 +8,8 @@ export type Direction = 'in' | 'out'
 export type ConnectStep = 'tls' | 'verify' | 'mint' | 'upstream' | 'total'
 export type CredentialKind = 'ephemeral-role' | 'client-certificate'
 export type CredentialEvent = 'issued' | 'reused' | 'revoked' | 'revoke_failed' | 'swept'
+/** `expired`: by the sweeper; `killed`: with its job. */
+export type TicketEvent = 'issued' | 'returned' | 'expired' | 'killed'
 export type ReloadOutcome = 'success' | 'failure'
 
 /** What exists now; read when Prometheus asks. */
@@ -36,6 +38,7 @@ export interface Metrics {
   /** Seconds. */
   connectStep(step: ConnectStep, seconds: number): void
   credential(kind: CredentialKind, event: CredentialEvent): void
+  ticket(event: TicketEvent, count?: number): void
   auditFailure(): void
   /** The version in force (SHA-256 of the policy); the one before it disappears. */
   policyVersion(version: string): void
@@ -60,6 +63,7 @@ function counters(registry: Registry) {
     denials: counter('denials_total', 'Connections and statements refused, by denial code', ['code']),
     bytes: counter('bytes_total', 'Bytes relayed; in: from the job to the database', ['direction']),
     credentials: counter('credentials_total', 'What happened to minted credentials', ['kind', 'event']),
+    tickets: counter('tickets_total', 'What happened to tickets', ['event']),
     auditFailures: counter('audit_failures_total', 'Times that the audit sink began to fail'),
     reloads: counter('policy_reload_total', 'Attempts to load a policy', ['outcome']),
   }
@@ -138,6 +142,7 @@ export function createMetrics(live: LiveGauges = {}): Metrics {
     bytes: (direction, number) => count.bytes.inc({ direction }, number),
     connectStep: (step, seconds) => steps.observe({ step }, seconds),
     credential: (kind, event) => count.credentials.inc({ kind, event }),
+    ticket: (event, number = 1) => count.tickets.inc({ event }, number),
     auditFailure: () => count.auditFailures.inc(),
     policyVersion(version) {
       policy.reset()

@@ -16,6 +16,8 @@ export const GSSENC_REQUEST_CODE = 80877104
 export const TLS_HANDSHAKE_RECORD = 0x16
 /** ALPN name that direct TLS demands (PostgreSQL documentation, "SSL Session Encryption"). */
 export const ALPN_PROTOCOL = 'postgresql'
+/** ALPN name of HTTP (RFC 7301, section 6). */
+export const ALPN_HTTP = 'http/1.1'
 
 /** Bytes of a startup packet without its length field; PostgreSQL's MAX_STARTUP_PACKET_LENGTH. */
 export const MAX_STARTUP_LENGTH = 10_000

@@ -82,14 +82,35 @@ describe('TLS', () => {
     expect((await startupOf(listener)).tlsProtocol).toBe('TLSv1.3')
   })
 
-  test('invariant 2: direct TLS without ALPN is closed, because Node does not demand it by itself', async () => {
+  test.each([
+    ['no ALPN', undefined],
+    ['http/1.1', ['http/1.1']],
+    ['what curl and browsers offer', ['h2', 'http/1.1']],
+  ])('direct TLS with %s is HTTP, and never PostgreSQL (invariant 2)', async (_, ALPNProtocols) => {
     await using listener = await handshakes()
-    const client = await listener.connectTls({ direct: true })
-    expect(await listener.refusal()).toMatchObject({
-      code: 'protocol_violation',
-      message: 'direct TLS without the ALPN protocol "postgresql"',
-    })
-    if (!client.closed) await once(client, 'close')
+    const client = await listener.connectTls({ direct: true, ...(ALPNProtocols && { ALPNProtocols }) })
+    // A StartupMessage changes nothing: it stays unread for whoever speaks HTTP.
+    client.write(CI)
+    const { kind, stream } = await listener.next()
+    expect(kind).toBe('http')
+    expect(await read(stream, CI.length)).toEqual(CI)
+  })
+
+  test('direct TLS with both protocols is PostgreSQL', async () => {
+    await using listener = await handshakes()
+    const client = await listener.connectTls({ direct: true, ALPNProtocols: ['http/1.1', 'postgresql'] })
+    client.write(CI)
+    await startupOf(listener)
+    expect(client.alpnProtocol).toBe('postgresql')
+  })
+
+  test('behind SSLRequest there is PostgreSQL only', async () => {
+    await using listener = await handshakes()
+    await expect(listener.connectTls({ ALPNProtocols: ['http/1.1'] })).rejects.toThrow(/no application protocol/)
+    expect(await listener.refusal()).toMatchObject({ code: 'protocol_violation' })
+    const client = await listener.connectTls()
+    client.write('GET / HTTP/1.1\r\n\r\n')
+    expect(await listener.refusal()).toMatchObject({ message: expect.stringContaining('invalid length') })
   })
 
   test.each(['TLSv1.2', 'TLSv1.3'] as const)(

@@ -155,12 +155,13 @@ describe('over TLS', () => {
     ])
   })
 
-  test('direct TLS without ALPN is closed', async () => {
+  test('PostgreSQL over direct TLS without ALPN is closed', async () => {
     const socket = await dial(stage)
     const port = socket.localPort ?? 0
     const secured = tlsConnect({ socket, ca: stage.ca, servername: 'localhost' })
     secured.on('error', () => {})
-    await everything(secured)
+    secured.write(startupOf({ token: '' }))
+    expect((await everything(secured)).toString()).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n/)
     expect(await codeOf(port)).toBe('protocol_violation')
   })
 

@@ -1,0 +1,139 @@
+/**
+ * The roles that carry tickets. PostgreSQL's catalog is the one thing that replicas share and that a restart leaves alone, so a
+ * ticket is the COMMENT of a role without LOGIN, privileges or memberships.
+ */
+import type pg from 'pg'
+import type { Admin } from './admin-connection.ts'
+import { messageOf, sqlstateOf } from './failure.ts'
+import { carrierName, carrierPrefix, ticketOfCarrier } from './naming.ts'
+import { removeRole } from './remove-role.ts'
+import { EQ, quoteIdentifier, quoteLiteral } from './sql.ts'
+import { type CarrierComment, formatCarrierComment, HEAD_LENGTH, parseCarrierComment } from './ticket-comment.ts'
+import { inTransaction, retryCollisions } from './transaction.ts'
+
+export interface CarrierSweep {
+  /** Ids in hex. */
+  removed: string[]
+  failed: { id: string; reason: string }[]
+}
+
+/** Every method throws the errors of PostgreSQL and of the connection as they are. */
+export interface TicketCarriers {
+  /**
+   * @param jobTags `jobTag` of the job under every key
+   * @param most carriers that a job may have
+   * @returns false where it has as many already
+   */
+  create(id: string, comment: CarrierComment, jobTags: readonly string[], most: number): Promise<boolean>
+  /** Undefined where there is none. */
+  read(id: string): Promise<CarrierComment | undefined>
+  /** From now on nobody can read it. @returns false where there was none */
+  remove(id: string): Promise<boolean>
+  /** @returns ids */
+  removeJob(jobTags: readonly string[]): Promise<string[]>
+  /** Those of other processes too. @param now milliseconds since the epoch */
+  removeExpired(now: number): Promise<CarrierSweep>
+}
+
+const READ = `
+SELECT pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment
+FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} $1`
+
+const HEADS = `
+SELECT r.rolname::pg_catalog.text AS name,
+  pg_catalog."left"(pg_catalog.shobj_description(r.oid, 'pg_authid'), ${HEAD_LENGTH}) AS comment
+FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::pg_catalog.text, $1)`
+
+/** Of an object that others depend on, a lock that is held, a role that is not there. */
+const [DEPENDENT, LOCKED, MISSING] = ['2BP01', '55P03', '42704']
+
+interface Head extends CarrierComment {
+  id: string
+}
+
+export function createTicketCarriers(admin: Admin): TicketCarriers {
+  const { prefix } = admin.credentials
+  const nameOf = (id: string): string => carrierName(prefix, id)
+
+  async function heads(client: pg.Client): Promise<Head[]> {
+    const { rows } = await client.query<{ name: string; comment: string | null }>(HEADS, [carrierPrefix(prefix)])
+    return rows.flatMap(({ name, comment }) => {
+      const id = ticketOfCarrier(prefix, name)
+      // Name and comment are made in one transaction: without it the role is somebody else's.
+      const head = parseCarrierComment(comment)
+      return id === undefined || head === undefined ? [] : [{ ...head, id }]
+    })
+  }
+
+  /** The common way first. Who was told the role's name could make something depend on it, and so make its ticket live on. */
+  async function remove(client: pg.Client, id: string): Promise<boolean> {
+    const role = quoteIdentifier(nameOf(id))
+    try {
+      await retryCollisions(() => client.query(`DROP ROLE ${role}`))
+      return true
+    } catch (error) {
+      const sqlstate = sqlstateOf(error)
+      if (sqlstate === MISSING) return false
+      if (sqlstate !== DEPENDENT && sqlstate !== LOCKED) throw error
+    }
+    const comment = await read(client, id)
+    if (comment === undefined) return false
+    const blank = formatCarrierComment({ ...comment, sealed: undefined })
+    await retryCollisions(() => client.query(`COMMENT ON ROLE ${role} IS ${quoteLiteral(blank)}`))
+    // The ticket is worth nothing from here on; what is left of its role is tried again by `removeExpired`.
+    await removeRole(admin, client, nameOf(id)).catch(() => {})
+    return true
+  }
+
+  async function read(client: pg.Client, id: string): Promise<CarrierComment | undefined> {
+    const { rows } = await client.query<{ comment: string | null }>(READ, [nameOf(id)])
+    return parseCarrierComment(rows[0]?.comment ?? null)
+  }
+
+  return {
+    create: (id, comment, jobTags, most) =>
+      admin.minting.run(async (client) => {
+        const held = (await heads(client)).filter(({ job, sealed }) => sealed !== undefined && jobTags.includes(job))
+        if (held.length >= most) return false
+        const statements = createCarrierStatements(nameOf(id), comment)
+        await retryCollisions(() => inTransaction(client, () => client.query(statements.join('; '))))
+        return true
+      }),
+    read: (id) => admin.minting.run((client) => read(client, id)),
+    remove: (id) => admin.cleaning.run((client) => remove(client, id)),
+    removeJob: (jobTags) =>
+      admin.cleaning.run(async (client) => {
+        const removed: string[] = []
+        for (const { id, job, sealed } of await heads(client)) {
+          if (sealed !== undefined && jobTags.includes(job) && (await remove(client, id))) removed.push(id)
+        }
+        return removed
+      }),
+    removeExpired: (now) =>
+      admin.cleaning.run(async (client) => {
+        const result: CarrierSweep = { removed: [], failed: [] }
+        for (const { id, expiresAt, sealed } of await heads(client)) {
+          if (sealed !== undefined && expiresAt > now) continue
+          try {
+            if (await removeRole(admin, client, nameOf(id))) result.removed.push(id)
+          } catch (error) {
+            result.failed.push({ id, reason: messageOf(error) })
+          }
+        }
+        return result
+      }),
+  }
+}
+
+/** CREATE ROLE and COMMENT. VALID UNTIL is for people who look at the role: nothing can log in as it at any time. */
+function createCarrierStatements(name: string, comment: CarrierComment): string[] {
+  const role = quoteIdentifier(name)
+  const attributes = [
+    'NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 0',
+    `VALID UNTIL ${quoteLiteral(new Date(comment.expiresAt).toISOString())}`,
+  ]
+  return [
+    `CREATE ROLE ${role} ${attributes.join(' ')}`,
+    `COMMENT ON ROLE ${role} IS ${quoteLiteral(formatCarrierComment(comment))}`,
+  ]
+}

@@ -1,0 +1,105 @@
+/** `POST /v1/whoami`: who the job is here, and whether a database would let it in. Nothing is changed by asking. */
+import type { TicketContent } from '../credentials/tickets.ts'
+import { AccessError, asAccessError } from '../errors.ts'
+import { isOver } from '../identity/check-claims.ts'
+import type { Principal } from '../identity/principal.ts'
+import { evaluate } from '../policy/evaluate.ts'
+import type { AccessRequest, Grant } from '../policy/types.ts'
+import { ANY_ROLE } from '../policy/verdict.ts'
+import { beforeDeadline } from '../session/deadline.ts'
+import { denialEvent, newDenialId } from '../session/denial.ts'
+import { admitTicket, checkAddress, checkDatabase, type Identified, identify } from '../session/identify.ts'
+import type { Snapshot } from '../session/proxy-context.ts'
+import { type Answer, refusalOf } from './answer.ts'
+import { type WhoamiAnswer, whoamiRequest } from './api.ts'
+import type { Call } from './endpoint.ts'
+import { bearerOf, parseBody } from './read-request.ts'
+
+export async function whoami(call: Call): Promise<Answer> {
+  const { request, proxy, identity, signal } = call
+  const { database, user } = parseBody(await call.body(), whoamiRequest)
+  if (database !== undefined) identity.db = { alias: database, role: user ?? ANY_ROLE }
+  const secret = bearerOf(request, 'the OIDC token of the job or its ticket')
+  const snapshot = proxy.current()
+  const { verifier } = snapshot
+  const identified = await beforeDeadline(identify(secret, undefined, { proxy, verifier, identity }), signal, () => {})
+  const { principal, ticket } = identified
+  if (ticket !== undefined) refuseCopy(ticket, snapshot, identity.client.address)
+  const wanted = requestOf(database, user, ticket)
+  const body: WhoamiAnswer = {
+    identity: identityOf(principal, ticket),
+    ...(wanted === undefined ? {} : { decision: decide(identified, wanted, snapshot, call) }),
+  }
+  return { status: 200, body }
+}
+
+/** A ticket tells nothing where it may not be used. */
+function refuseCopy(ticket: TicketContent, { policy }: Snapshot, address: string): void {
+  const own = evaluate(policy, ticket.principal, { database: ticket.database, user: ticket.role }, Date.now())
+  checkAddress(ticket, address, own.allowed && own.grant.anyAddress)
+}
+
+function requestOf(
+  database: string | undefined,
+  user: string | undefined,
+  ticket: TicketContent | undefined,
+): AccessRequest | undefined {
+  if (database !== undefined) return { database, user: user ?? ANY_ROLE }
+  return ticket && { database: ticket.database, user: ticket.role }
+}
+
+/** As a connection would be decided now. */
+function decide(
+  identified: Identified,
+  wanted: AccessRequest,
+  snapshot: Snapshot,
+  call: Call,
+): NonNullable<WhoamiAnswer['decision']> {
+  try {
+    const { rule, database, role } = granted(identified, wanted, snapshot, call)
+    return { allowed: true, rule, database, role }
+  } catch (thrown) {
+    const error = asAccessError(thrown)
+    const id = newDenialId()
+    const { proxy, identity } = call
+    const event = denialEvent(error, 'whoami', id, snapshot.config.audit.max_event)
+    // Nobody was kept out: it is on record so that the operator finds the trace under the id that the job was told.
+    proxy.recorder.event({ ...event, outcome: 'would_deny' }, identity)
+    return { allowed: false, error: refusalOf(error, id) }
+  }
+}
+
+function granted({ principal, ticket }: Identified, wanted: AccessRequest, snapshot: Snapshot, call: Call): Grant {
+  const { policy, config } = snapshot
+  const address = call.identity.client.address
+  if (ticket !== undefined) checkDatabase(ticket, wanted.database)
+  const decision = evaluate(policy, principal, wanted, Date.now())
+  if (!decision.allowed) throw decision.error
+  const { grant } = decision
+  const issuer = config.issuers[principal.issuerName]!
+  if (ticket !== undefined) admitTicket(ticket, { grant, address, issuer })
+  else if (isOver({ exp: principal.expiresAt, iat: principal.issuedAt }, issuer, Date.now()))
+    checkWindow(principal, grant, call)
+  return grant
+}
+
+function checkWindow({ jobKey }: Principal, { rule }: Grant, { proxy }: Call): void {
+  const open = proxy.windows.listOpen(Date.now())
+  if (open.some((window) => window.principal.jobKey === jobKey && window.rule === rule)) return
+  throw new AccessError('token_expired', `the token has expired and no window of rule "${rule}" is open for the job`, {
+    hint: 'Get a fresh token when you connect, or a ticket for it while it is valid.',
+  })
+}
+
+function identityOf(principal: Principal, ticket: TicketContent | undefined): WhoamiAnswer['identity'] {
+  const { provider, iss, subject, claims, job, expiresAt } = principal
+  const own = [...claims].map(([name, value]) => [name, typeof value === 'string' ? value : [...value]] as const)
+  return {
+    ...{ provider, issuer: iss, subject },
+    claims: Object.fromEntries(own),
+    job: Object.fromEntries(Object.entries(job).map(([name, value]) => [snakeCase(name), value])),
+    expires_at: new Date(ticket?.expiresAt ?? expiresAt).toISOString(),
+  }
+}
+
+const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
