@@ -1,6 +1,7 @@
 /** Each CI system in a simulated run of its own: recognised, and its token fetched in the way that its documentation gives. */
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { CI_SYSTEMS } from '../../../src/client/ci/index.ts'
 import { findTokenSource } from '../../../src/client/token-source.ts'
 import { ownClaims } from '../../../src/client/token-text.ts'
 import { createVerifier } from '../../../src/identity/verifier.ts'
@@ -60,6 +61,24 @@ test.each(CI_NAMES)('%s is recognised, and gives a token for the audience', asyn
   expect(claims['iss']).toBe(issuer.issuerUrl(name))
   expect(asList(claims['aud'])).toContain(fixedAudience ? issuer.audience(name) : AUDIENCE)
   if (!fixedAudience) expect(asked).toEqual([AUDIENCE])
+})
+
+test('docs/whoami.md lists them, by what they are recognised and whether they give tokens again', async () => {
+  const text = await readFile(new URL('../../../docs/whoami.md', import.meta.url), 'utf8')
+  const cells = [...text.matchAll(/^ +\| (.+) \|$/gm)].slice(2).map(([, row = '']) => row.split(' | '))
+  const written = cells.map(([name, marks = '', , again]) => ({
+    name,
+    marks: marks.replaceAll('`', '').split(', '),
+    again: again === 'yes',
+  }))
+  const known = CI_SYSTEMS.map(({ name, preset, marks }) => ({
+    name,
+    marks: marks.split(/ or | with /),
+    again: CONTRACT[preset as CiName].refetchable,
+  }))
+  const byName = (a: { name?: string | undefined }, b: { name?: string | undefined }) =>
+    (a.name ?? '').localeCompare(b.name ?? '')
+  expect(written.toSorted(byName)).toEqual(known.toSorted(byName))
 })
 
 test('what each gives is a job for pgusher, by its preset', async () => {
