@@ -31,7 +31,7 @@ export const LARGE_BUFFER = 64 * 1024
 const QUIET_READS = 100
 
 /** Of those beyond it the collector takes care. */
-const MAX_LENT = 2
+const MAX_LENT = 6
 
 interface UserBufferHandle {
   useUserBuffer(buffer: Buffer): void
@@ -70,7 +70,7 @@ function readIntoBuffer(
   let size = SMALL_BUFFER
   let quiet = 0
   let stopped = false
-  /** Large ones that were kept, to be used again; a stream of much needs two. */
+  /** Large ones that were kept, to be used again. */
   let lent: Buffer[] = []
   let spare: Buffer[] = []
 

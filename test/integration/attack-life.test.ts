@@ -43,20 +43,22 @@ async function gauges(...names: string[]): Promise<number[]> {
 }
 
 const PADDING = 'x'.repeat(65_000)
+/** 390 MB in all. The collector, the caches and the classifier's thread were seen to take up to 210 MiB for a while on a busy machine. */
+const TEXTS = 6_000
+const MAX_GROWTH = 300
 const textOf = (index: number): string => `select ${index} /* ${PADDING} */`
 
 test('texts without an answer: PostgreSQL is made to answer, and the client waits for it', async () => {
   using client = await rawSession(stage, { token: await stage.token() })
   const growth = await growthDuring(async () => {
     const texts = function* () {
-      for (let i = 0; i < 4_000; i++) yield parse('', textOf(i))
+      for (let i = 0; i < TEXTS; i++) yield parse('', textOf(i))
     }
     await client.sendAll(texts())
     client.send(sync)
-    expect((await client.skipUntil('Z')).counts).toEqual({ '1': 4_000, Z: 1 })
+    expect((await client.skipUntil('Z')).counts).toEqual({ '1': TEXTS, Z: 1 })
   })
-  // 250 MB of text passed.
-  expect(growth / MiB).toBeLessThan(200)
+  expect(growth / MiB).toBeLessThan(MAX_GROWTH)
 })
 
 test('texts behind an error, up to a Sync that does not come', async () => {
@@ -65,13 +67,13 @@ test('texts behind an error, up to a Sync that does not come', async () => {
     client.send(parse('', 'selekt'))
     await client.until('E')
     const texts = function* () {
-      for (let i = 0; i < 4_000; i++) yield parse(`p${i}`, textOf(i))
+      for (let i = 0; i < TEXTS; i++) yield parse(`p${i}`, textOf(i))
     }
     await client.sendAll(texts())
     client.send(sync)
     await client.until('Z')
   })
-  expect(growth / MiB).toBeLessThan(200)
+  expect(growth / MiB).toBeLessThan(MAX_GROWTH)
 })
 
 test('a client that goes at any moment of its login leaves no session, no role and nobody waiting', async () => {

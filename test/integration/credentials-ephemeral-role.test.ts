@@ -73,6 +73,7 @@ describe.each(postgresVersions())('ephemeral roles on PostgreSQL $version', ({ v
         role: 'shop_migrator',
         rule: 'migrate-production',
         expires: new Date(expiresAt).toISOString(),
+        provider: 'github-actions',
         issuer: 'https://token.actions.githubusercontent.com',
         subject: 'repo:acme/shop:ref:refs/heads/main',
         run: '100',

@@ -66,8 +66,8 @@ test('a value of 300 MB in and out, and a result of 100 MB, in bounded memory', 
     client.send(query(`select repeat('r', 1000), generate_series(1, 100000)`))
     expect((await client.skipUntil('Z')).counts).toEqual({ T: 1, D: 100_000, C: 1, Z: 1 })
   })
-  // Of 700 MB that passed. The collector is in no hurry on a busy machine: 121 MiB were seen.
-  expect(growth / MiB).toBeLessThan(200)
+  // Of 700 MB that passed. The collector is in no hurry on a busy machine: 170 MiB were seen.
+  expect(growth / MiB).toBeLessThan(300)
   client.send(terminate)
   await client.rest()
   const [first, second, third] = await statementsOf(stage, client.port)
