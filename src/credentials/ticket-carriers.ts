@@ -65,21 +65,27 @@ export function createTicketCarriers(admin: Admin): TicketCarriers {
     })
   }
 
-  /** The common way first. Who was told the role's name could make something depend on it, and so make its ticket live on. */
-  async function remove(client: pg.Client, id: string): Promise<boolean> {
-    const role = quoteIdentifier(nameOf(id))
+  /** False where there was none; undefined where something depends on it or holds it. */
+  async function drop(client: pg.Client, id: string): Promise<boolean | undefined> {
     try {
-      await retryCollisions(() => client.query(`DROP ROLE ${role}`))
+      await retryCollisions(() => client.query(`DROP ROLE ${quoteIdentifier(nameOf(id))}`))
       return true
     } catch (error) {
       const sqlstate = sqlstateOf(error)
       if (sqlstate === MISSING) return false
-      if (sqlstate !== DEPENDENT && sqlstate !== LOCKED) throw error
+      if (sqlstate === DEPENDENT || sqlstate === LOCKED) return undefined
+      throw error
     }
+  }
+
+  /** Names of roles are public, and who may grant anything can make something depend on one: the ticket must not live on by that. */
+  async function remove(client: pg.Client, id: string): Promise<boolean> {
+    const dropped = await drop(client, id)
+    if (dropped !== undefined) return dropped
     const comment = await read(client, id)
     if (comment === undefined) return false
-    const blank = formatCarrierComment({ ...comment, sealed: undefined })
-    await retryCollisions(() => client.query(`COMMENT ON ROLE ${role} IS ${quoteLiteral(blank)}`))
+    const blank = quoteLiteral(formatCarrierComment({ ...comment, sealed: undefined }))
+    await retryCollisions(() => client.query(`COMMENT ON ROLE ${quoteIdentifier(nameOf(id))} IS ${blank}`))
     // The ticket is worth nothing from here on; what is left of its role is tried again by `removeExpired`.
     await removeRole(admin, client, nameOf(id)).catch(() => {})
     return true
@@ -101,27 +107,31 @@ export function createTicketCarriers(admin: Admin): TicketCarriers {
       }),
     read: (id) => admin.minting.run((client) => read(client, id)),
     remove: (id) => admin.cleaning.run((client) => remove(client, id)),
-    removeJob: (jobTags) =>
-      admin.cleaning.run(async (client) => {
-        const removed: string[] = []
-        for (const { id, job, sealed } of await heads(client)) {
-          if (sealed !== undefined && jobTags.includes(job) && (await remove(client, id))) removed.push(id)
+    async removeJob(jobTags) {
+      const held = await admin.cleaning.run(heads)
+      const removed: string[] = []
+      for (const { id, job, sealed } of held) {
+        const due = sealed !== undefined && jobTags.includes(job)
+        if (due && (await admin.cleaning.run((client) => remove(client, id)))) removed.push(id)
+      }
+      return removed
+    },
+    async removeExpired(now) {
+      const result: CarrierSweep = { removed: [], failed: [] }
+      const due = (await admin.cleaning.run(heads)).filter((one) => one.sealed === undefined || one.expiresAt <= now)
+      // A turn for each, so that the clean-up after jobs that end now need not wait for all of them.
+      for (const { id } of due) {
+        try {
+          const gone = await admin.cleaning.run(
+            async (client) => (await drop(client, id)) ?? removeRole(admin, client, nameOf(id)),
+          )
+          if (gone) result.removed.push(id)
+        } catch (error) {
+          result.failed.push({ id, reason: messageOf(error) })
         }
-        return removed
-      }),
-    removeExpired: (now) =>
-      admin.cleaning.run(async (client) => {
-        const result: CarrierSweep = { removed: [], failed: [] }
-        for (const { id, expiresAt, sealed } of await heads(client)) {
-          if (sealed !== undefined && expiresAt > now) continue
-          try {
-            if (await removeRole(admin, client, nameOf(id))) result.removed.push(id)
-          } catch (error) {
-            result.failed.push({ id, reason: messageOf(error) })
-          }
-        }
-        return result
-      }),
+      }
+      return result
+    },
   }
 }
 

@@ -47,6 +47,7 @@ export async function exchange(call: Call): Promise<Answer> {
     address: grant.anyAddress ? undefined : address,
     ...{ issuedAt: now, expiresAt: now + grant.ticketLife },
   }
+  signal.throwIfAborted()
   const { ticket, id } = await issue(tickets, content, call)
   const made: TicketContent = { ...content, id }
   proxy.metrics.ticket('issued')
@@ -54,24 +55,25 @@ export async function exchange(call: Call): Promise<Answer> {
   return {
     status: 200,
     body: answerOf(ticket, made, addressOf(call)),
-    undelivered: () => giveBackUnseen(tickets, ticket, call),
+    undelivered: () => giveBackUnseen(tickets, ticket, id, call),
   }
 }
 
-/** A kill in the meantime has looked for the job's tickets and not found this one. */
+/** Waits for it also where the client does not: nothing may be left behind that nobody has. */
 async function issue(
   tickets: Tickets,
   content: Omit<TicketContent, 'id'>,
   { proxy, signal }: Call,
 ): Promise<{ ticket: string; id: string }> {
-  const discard = ({ ticket }: { ticket: string }): void => void tickets.giveBack(ticket).catch(() => {})
-  const issued = await beforeDeadline(tickets.issue(content), signal, discard)
+  const issued = await tickets.issue(content)
   try {
+    signal.throwIfAborted()
     refuseNewSessions(proxy)
+    // A kill in the meantime has looked for the job's tickets and not found this one.
     proxy.bars.refuse(content.principal)
     return issued
   } catch (error) {
-    discard(issued)
+    await tickets.giveBack(issued.ticket).catch(logNotGivenBack(proxy, issued.id))
     throw error
   }
 }
@@ -89,17 +91,17 @@ function addressOf({ request }: Call): PublicAddress {
 }
 
 /** Nobody has it, and its role would stay in the catalog until its end. */
-async function giveBackUnseen(tickets: Tickets, ticket: string, { proxy, identity }: Call): Promise<void> {
-  try {
-    const content = await tickets.giveBack(ticket)
-    if (content === undefined) return
-    proxy.metrics.ticket('returned')
-    proxy.recorder.event(ticketEvent('ticket.returned', content, 'undelivered'), identity)
-  } catch (err) {
-    proxy.log.warn(
-      { err, session: identity.sessionId },
-      'a ticket that its client did not wait for could not be given back',
-    )
+async function giveBackUnseen(tickets: Tickets, ticket: string, id: string, { proxy, identity }: Call): Promise<void> {
+  const content = await tickets.giveBack(ticket).catch(logNotGivenBack(proxy, id))
+  if (content === undefined) return
+  proxy.metrics.ticket('returned')
+  proxy.recorder.event(ticketEvent('ticket.returned', content, 'undelivered'), identity)
+}
+
+function logNotGivenBack({ log }: Call['proxy'], ticket: string): (err: unknown) => undefined {
+  return (err) => {
+    log.warn({ err, ticket }, 'a ticket that nobody got could not be given back; it stays until its end')
+    return undefined
   }
 }
 

@@ -59,7 +59,8 @@ export function parseBody<Schema extends z.ZodType>(text: string, schema: Schema
   if (parsed.success) return parsed.data
   const [issue] = parsed.error.issues
   const at = issue?.path.join('.')
-  throw malformed(`${at ? `${at}: ` : ''}${issue?.message ?? 'not as wanted'}`)
+  const missing = issue?.code === 'invalid_type' && issue.message.endsWith('received undefined')
+  throw malformed(missing ? `${at} is missing` : `${at ? `${at}: ` : ''}${issue?.message ?? 'of another shape'}`)
 }
 
 function fromJson(text: string): unknown {

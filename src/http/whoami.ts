@@ -26,10 +26,9 @@ export async function whoami(call: Call): Promise<Answer> {
   const { principal, ticket } = identified
   if (ticket !== undefined) refuseCopy(ticket, snapshot, identity.client.address)
   const wanted = requestOf(database, user, ticket)
-  const body: WhoamiAnswer = {
-    identity: identityOf(principal, ticket),
-    ...(wanted === undefined ? {} : { decision: decide(identified, wanted, snapshot, call) }),
-  }
+  const decision = wanted && decide(identified, wanted, snapshot, call)
+  proxy.recorder.event({ event: 'job.identified', outcome: 'success' }, identity)
+  const body: WhoamiAnswer = { identity: identityOf(principal, ticket), ...(decision && { decision }) }
   return { status: 200, body }
 }
 

@@ -111,7 +111,14 @@ export function createCredentials(options: CredentialsOptions): Credentials {
 
   return {
     leases,
-    tickets,
+    tickets: {
+      ...tickets,
+      async giveBackJob(jobKey) {
+        const count = await tickets.giveBackJob(jobKey)
+        metrics.ticket('killed', count)
+        return count
+      },
+    },
     live: () => live,
     revokeAll: async () => (await leases.revokeAll('shutdown')).length === 0,
     async close() {

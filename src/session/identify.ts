@@ -112,7 +112,7 @@ export function checkDatabase(ticket: TicketContent, alias: string): void {
 /**
  * A ticket is for what it was asked for, whatever else the job may have; and its job must still be one that may connect.
  * @param grant what the policy of now gives
- * @throws AccessError `ticket_scope`, `address_mismatch`, and as `checkPresetRules`
+ * @throws AccessError `ticket_scope`, `ticket_expired`, `address_mismatch`, and as `checkPresetRules`
  */
 export function admitTicket(
   ticket: TicketContent,
@@ -131,8 +131,23 @@ export function admitTicket(
       { hint: 'Ask for another ticket with a fresh token of the job.' },
     )
   }
+  checkLife(ticket, grant)
   checkAddress(ticket, address, grant.anyAddress)
   return { kind: 'ticket', id: ticket.id, issued_at: iso(ticket.issuedAt), expires_at: iso(ticket.expiresAt) }
+}
+
+/** What a reload has shortened is short for tickets that were given before it. @throws AccessError `ticket_scope`, `ticket_expired` */
+function checkLife({ issuedAt }: TicketContent, { rule, ticketLife }: Grant): void {
+  if (ticketLife === undefined) {
+    throw new AccessError('ticket_scope', `rule "${rule}" takes no tickets any more`, {
+      hint: 'Use the OIDC token of the job.',
+    })
+  }
+  const end = issuedAt + ticketLife
+  if (Date.now() < end) return
+  throw new AccessError('ticket_expired', `the ticket expired at ${iso(end)}: ticket_life is shorter than it was`, {
+    hint: 'Ask for another one with a fresh token of the job.',
+  })
 }
 
 /** @throws AccessError `address_mismatch` */
