@@ -58,15 +58,6 @@ export class ApiUnavailable extends Error {
   override name = 'ApiUnavailable'
 }
 
-/**
- * Why there are no tickets to be had here, for anybody or by this job's rule; undefined where the exchange failed for another
- * reason, and the token would fail as well.
- */
-export function noTicketsBecause(thrown: unknown): string | undefined {
-  if (thrown instanceof ApiUnavailable) return `the server gives none (${thrown.message})`
-  return thrown instanceof AccessError && thrown.code.startsWith('ticket_') ? thrown.message : undefined
-}
-
 const audiencesAnswer = z.object({
   // A preset of a newer pgusher is none that this one can have recognised.
   audiences: z.array(z.object({ preset: z.string(), audience: z.string() })),

@@ -1,4 +1,5 @@
 /** `pgusher exec` in a simulated run of each CI system, with its own way to give tokens and an issuer of that shape. */
+import { randomBytes } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,7 +11,8 @@ import { principalFromClaims } from '../../src/identity/principal-from-claims.ts
 import { CI_CLAIMS, CI_NAMES, type CiName } from '../support/ci/claims.ts'
 import { type CiIssuer, startCiIssuer } from '../support/ci/issuer.ts'
 import { simulateCi } from '../support/ci/simulate.ts'
-import { type RuleInput, type Stage, startStage } from '../support/pgusher.ts'
+import { type RuleInput, type Stage, type StageEvent, startStage } from '../support/pgusher.ts'
+import { eventually } from '../support/postgres.ts'
 import { issuerConfig } from '../support/tokens.ts'
 
 const PG = fileURLToPath(new URL('../../node_modules/pg/esm/index.mjs', import.meta.url))
@@ -29,6 +31,7 @@ beforeAll(async () => {
     rules: CI_NAMES.map(ruleOf),
     config: (config) => ({
       ...config,
+      tickets: { key: randomBytes(32).toString('base64') },
       issuers: Object.fromEntries(CI_NAMES.map((name) => [name, config.issuers[name]!])),
     }),
   })
@@ -52,6 +55,13 @@ const JOB = `
   }
   writeFileSync(process.argv[2], JSON.stringify([await ask(), await ask()]))`
 
+/** Systems that give a job one token, at its start; pgusher gives a ticket for it. */
+const ONE_TOKEN: ReadonlySet<CiName> = new Set<CiName>([
+  ...(['gitlab', 'jenkins', 'bitbucket', 'semaphore', 'spacelift', 'hcp-terraform', 'harness'] as const),
+])
+
+const ruleIn = (event: StageEvent) => (event['security_rule'] as { name?: string } | undefined)?.name
+
 /** Semaphore's is always the issuer, which is on loopback here. */
 const audienceOf = (name: CiName): string => (name === 'semaphore' ? issuer.issuerUrl(name) : issuer.audience(name))
 
@@ -70,7 +80,12 @@ function ruleOf(name: CiName): RuleInput {
   const match = Object.fromEntries(
     identifying.map(([claim, value]) => [claim, typeof value === 'string' ? value : (value[0] ?? '')]),
   )
-  return { name: `of-${name}`, issuer: name, match, allow: { database: 'shop-prod', role: 'shop_migrator' } }
+  return {
+    name: `of-${name}`,
+    issuer: name,
+    match,
+    allow: { database: 'shop-prod', role: 'shop_migrator', ticket_life: '10m' },
+  }
 }
 
 test.each(CI_NAMES)('%s', async (name) => {
@@ -80,7 +95,7 @@ test.each(CI_NAMES)('%s', async (name) => {
   const [said, file] = [[] as string[], join(directory, name)]
   const code = await runExec({
     server: { host: '127.0.0.1', port: stage.port },
-    ...{ caFile: stage.caFile, database: 'shop-prod', user: 'ci', audience: audienceOf(name) },
+    ...{ caFile: stage.caFile, database: 'shop-prod', user: 'ci', audience: undefined },
     source: { env: ci.env },
     command: [process.execPath, join(directory, 'job.mjs'), file],
     ...{ env: ci.env, socket: false, terminal: false, quiet: false },
@@ -90,5 +105,14 @@ test.each(CI_NAMES)('%s', async (name) => {
   const [first, second] = JSON.parse(await readFile(file, 'utf8')) as { role: string; login: string }[]
   expect(first).toEqual({ role: 'shop_migrator', login: expect.stringMatching(/^pgu_/) })
   expect(second?.role).toBe('shop_migrator')
-  expect(said.at(-1)).toMatch(/^pgusher: .+, role ci, database shop-prod at 127\.0\.0\.1:\d+; .+\n$/)
+  const proof = ONE_TOKEN.has(name) ? 'a ticket until \\d\\d:\\d\\d:\\d\\d UTC' : 'a fresh token for each connection'
+  expect(said).toEqual([
+    expect.stringMatching(new RegExp(`^pgusher: .+, role ci, database shop-prod at 127\\.0\\.0\\.1:\\d+; ${proof}\n$`)),
+  ])
+  const started = await eventually(async () => {
+    const found = await stage.events((event) => event.event === 'session.started' && ruleIn(event) === `of-${name}`)
+    return found.length === 2 && found
+  })
+  const kinds = started.map(({ pgusher }) => (pgusher['admission'] as { kind: string }).kind)
+  expect(kinds).toEqual(ONE_TOKEN.has(name) ? ['ticket', 'ticket'] : ['token', 'token'])
 })

@@ -2,55 +2,65 @@
  * Programs, unchanged, below `pgusher exec` in a job of GitHub Actions whose tokens are over after seconds: each connection gets
  * one of its own. On Debian's PostgreSQL where it is installed, since pg_dump refuses a server newer than itself.
  */
+import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { startCiIssuer } from '../support/ci/issuer.ts'
+import { type CiIssuer, startCiIssuer } from '../support/ci/issuer.ts'
 import { type SimulatedCi, simulateCi } from '../support/ci/simulate.ts'
 import { available, type Finished, type Started } from '../support/commands.ts'
 import { type ExecOptions, startExec } from '../support/exec.ts'
 import { RULES, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually, postgresVersions, setupShop } from '../support/postgres.ts'
-import { AUDIENCE } from '../support/tokens.ts'
 
-/** Seconds. pgusher takes a token until 30 s after its end, so these are over three seconds after they were issued. */
-const LIFE = -27
+/** Seconds. pgusher takes a token until 30 s after its end, so these are over ten seconds after they were issued. */
+const LIFE = -20
 const OVER_AFTER = (30 + LIFE) * 1_000
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const JDBC = '/usr/share/java/postgresql.jar'
 
 let stage: Stage
 let ci: SimulatedCi
-/** Begins with the file and goes on at its end, when its first token is over. */
-let pool: Started
-/** No older than the pool's first token. */
+let gitlab: SimulatedCi
+let issuer: CiIssuer
+/** Begin with the file and go on at its end, when their first tokens are over. */
+let pools: { github: Started; gitlab: Started }
+/** No older than the first tokens of the pools. */
 let copy: { token: string; issuedAt: number }
 const opened = new AsyncDisposableStack()
 beforeAll(async () => {
-  const issuer = await startCiIssuer()
+  issuer = await startCiIssuer()
   opened.defer(() => issuer.close())
   const debian = postgresVersions().find(({ version }) => version < 18)
   const server = await debian?.start()
   opened.defer(async () => server?.stop())
   stage = await startStage({
-    issuers: { github: { ...issuer.issuerConfig('github-actions'), require: { repository_owner_id: '9100001' } } },
-    rules: RULES,
+    issuers: {
+      github: { ...issuer.issuerConfig('github-actions'), require: { repository_owner_id: '9100001' } },
+      gitlab: issuer.issuerConfig('gitlab'),
+    },
+    rules: RULES.map((rule) =>
+      rule.name === 'report' && rule.allow ? { ...rule, allow: { ...rule.allow, ticket_life: '5m' } } : rule,
+    ),
+    config: (config) => ({ ...config, tickets: { key: randomBytes(32).toString('base64') } }),
     ...(server === undefined ? {} : { upstream: { server, shop: await setupShop(server) } }),
   })
   opened.use(stage)
   ci = await simulateCi('github-actions', issuer, { lifeSeconds: LIFE })
   opened.defer(() => ci.close())
-  pool = exec(node(poolProgram()))
-  await eventually(async () => pool.stdout() === 'shop_migrator\n')
+  gitlab = await simulateCi('gitlab', issuer, { lifeSeconds: LIFE })
+  opened.defer(() => gitlab.close())
+  pools = { github: exec(node(poolProgram())), gitlab: exec(node(poolProgram()), { job: gitlab, user: 'shop_reader' }) }
+  await eventually(async () => [pools.github, pools.gitlab].every(({ stdout }) => stdout().endsWith('\n')))
   copy = { token: await issuer.token('github-actions', { lifeSeconds: LIFE }), issuedAt: Date.now() }
 })
 afterAll(() => opened.disposeAsync())
 
-type Options = Partial<ExecOptions>
-const exec = (command: readonly string[], { env, options = [], ...rest }: Options = {}): Started =>
-  startExec(stage, command, { env: { ...ci.env, ...env }, options: ['--audience', AUDIENCE, ...options], ...rest })
+type Options = Partial<ExecOptions> & { job?: SimulatedCi }
+const exec = (command: readonly string[], { job = ci, env, options = [], ...rest }: Options = {}): Started =>
+  startExec(stage, command, { env: { ...job.env, ...env }, options, ...rest })
 const ended = (command: readonly string[], options: Options = {}): Promise<Finished> => exec(command, options).finished
 const node = (script: string): string[] => [process.execPath, '--input-type=module', '-e', script]
 const goOn = (): string => join(stage.directory, 'go-on')
@@ -171,9 +181,30 @@ test.runIf(existsSync(JDBC) && (await available('java')))('a program on JDBC, by
   expect({ code, stdout, stderr }).toMatchObject({ code: 0, stdout: 'shop_migrator\n' })
 })
 
-test('a pool of node-postgres connects anew when the token of its first connection is long over', async () => {
+test('pools of node-postgres connect anew when the tokens of their first connections are long over', async () => {
   await eventually(async () => Date.now() > copy.issuedAt + OVER_AFTER)
   await expect(stage.session({ token: copy.token }, async () => {})).rejects.toThrow('the token expired')
+  expect((await stage.events('ticket.returned')).length).toBe(0)
   await writeFile(goOn(), '')
-  expect(await pool.finished).toMatchObject({ code: 0, stdout: 'shop_migrator\nshop_migrator true\n' })
+  expect(await pools.github.finished).toMatchObject({
+    ...{ code: 0, stdout: 'shop_migrator\nshop_migrator true\n' },
+    stderr: expect.stringMatching(/; a fresh token for each connection\n$/),
+  })
+  // By a ticket, which is given back when the command has ended.
+  expect(await pools.gitlab.finished).toMatchObject({
+    ...{ code: 0, stdout: 'shop_reader\nshop_reader true\n' },
+    stderr: expect.stringMatching(/^pgusher: GitLab CI\/CD, repository acme\/shop, .*; a ticket until [\d:]+ UTC\n$/),
+  })
+  await stage.waitForEvent('ticket.returned')
+})
+
+test('where the rule gives no tickets the one token is used, and that is said', async () => {
+  const env = { MY_TOKEN: await issuer.token('github-actions') }
+  const script = `psql -XAtc 'select current_user' || true`
+  const { code, stderr } = await ended(['sh', '-c', script], { env, options: ['--token-env', 'MY_TOKEN'] })
+  expect(code).toBe(0)
+  expect(stderr).toMatch(
+    /^pgusher: no ticket, so connections can be made while the token lives: rule "migrate-production" gives no tickets \[D-\w+\]\n/,
+  )
+  expect(stderr).toMatch(/; a token until [\d:]+ UTC\n/)
 })

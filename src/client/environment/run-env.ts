@@ -1,11 +1,13 @@
 /** `pgusher env`: a connection for the steps that follow, as variables. */
 import { appendFile } from 'node:fs/promises'
 import { printable } from '../../config/quote.ts'
+import type { PresetName } from '../../config/schema.ts'
 import { AccessError, asAccessError } from '../../errors.ts'
 import { FrontendMessage } from '../../wire/constants.ts'
 import { frame } from '../../wire/writer.ts'
 import { findAudience } from '../audience.ts'
 import { expiryOf, type OwnIdentity, ownIdentity } from '../claims.ts'
+import { firstTicket } from '../first-ticket.ts'
 import { clockTime, identityLine } from '../identity-line.ts'
 import { openServerSession } from '../local/server-session.ts'
 import {
@@ -17,7 +19,7 @@ import {
   refusalText,
 } from '../refusal.ts'
 import { type ServerAddress, serverPeer } from '../server-address.ts'
-import { createServerApi, noTicketsBecause, type ServerApi, type Ticket } from '../server-api.ts'
+import { createServerApi, type ServerApi, type Ticket } from '../server-api.ts'
 import { type Environment, findTokenSource, type TokenSourceOptions } from '../token-source.ts'
 import { dotenvText, githubEnvText, githubMasks, jsonText, shellText } from './formats.ts'
 import { systemCaFile } from './system-ca.ts'
@@ -77,7 +79,7 @@ async function connect(options: EnvOptions, job: { identity: OwnIdentity | undef
   const token = await source.fetch(await findAudience(source, api, options.audience))
   if (format === 'github') options.print(githubMasks([token]))
   job.identity = ownIdentity(token, source.preset)
-  const ticket = await exchange(options, api, token)
+  const ticket = await exchange(options, api, source.preset, token)
   if (format === 'github' && ticket !== undefined) options.print(githubMasks([ticket.text]))
   const line = identityLine({ provider: source.name, identity: job.identity, database, user, server })
   say(`pgusher: ${line}; ${proofText(ticket, expiryOf(token))}\n`)
@@ -86,14 +88,19 @@ async function connect(options: EnvOptions, job: { identity: OwnIdentity | undef
 }
 
 /** @returns undefined where the token itself has to do, and does */
-async function exchange(options: EnvOptions, api: ServerApi, token: string): Promise<Ticket | undefined> {
+async function exchange(
+  options: EnvOptions,
+  api: ServerApi,
+  preset: PresetName,
+  token: string,
+): Promise<Ticket | undefined> {
   const { database, user, say } = options
   try {
-    return await api.exchange(token, { database, user })
+    const first = await firstTicket(api, preset, token, { database, user })
+    if (first.ticket !== undefined) return first.ticket
+    say(`pgusher: no ticket, so the token itself stands in the variables: ${printable(first.why)}\n`)
   } catch (thrown) {
-    const why = noTicketsBecause(thrown)
-    if (why === undefined) throw isRefusal(thrown) ? new Refused(refusalFromError(thrown)) : thrown
-    say(`pgusher: no ticket, so the token itself stands in the variables: ${printable(why)}\n`)
+    throw isRefusal(thrown) ? new Refused(refusalFromError(thrown)) : thrown
   }
   await tryToken(options, token)
   return undefined

@@ -16,14 +16,16 @@ export interface ConnectionReport {
   stale(error: AccessError): void
 }
 
+/** @param until when it is over the command has ended, and what becomes of its connections is of no interest */
 export function createConnectionReport(
   identity: OwnIdentity | undefined,
   say: (text: string) => void,
+  until: AbortSignal,
 ): ConnectionReport {
   const said = new Set<string>()
 
   function once(reason: string, text: () => string): void {
-    if (said.has(reason) || said.size >= MAX_SAID) return
+    if (until.aborted || said.has(reason) || said.size >= MAX_SAID) return
     said.add(reason)
     say(text())
   }

@@ -53,16 +53,19 @@ class Interrupted extends Error {
 /** @returns the exit code of the command; 125 where there was none for a reason of our own. Never rejects. */
 export async function runExec(options: ExecOptions): Promise<number> {
   const life = new AbortController()
+  const cleaning = new AbortController()
   using signals = captureSignals()
-  const interrupt = (signal: NodeJS.Signals): void => life.abort(new Interrupted(signal))
+  // Whoever asks twice does not want to wait for tickets to be given back either.
+  const interrupt = (signal: NodeJS.Signals): void =>
+    (life.signal.aborted ? cleaning : life).abort(new Interrupted(signal))
   signals.to(interrupt)
   try {
     await using scope = new AsyncDisposableStack()
-    const variables = await prepare(options, life.signal, scope)
+    const variables = await prepare(options, { life: life.signal, cleaning: cleaning.signal }, scope)
     const { command, terminal } = options
     const end = await runCommand({ command, env: childEnvironment(options.env, variables), terminal, signals })
-    // Whoever asks once more does not want to wait for tickets to be given back.
     signals.to(interrupt)
+    life.abort()
     if (!end.started) options.say(`pgusher: ${printable(end.reason)}\n`)
     return end.exitCode
   } catch (thrown) {
@@ -72,8 +75,16 @@ export async function runExec(options: ExecOptions): Promise<number> {
   }
 }
 
+interface Until {
+  /** Of the command, and of what is done for it. */
+  life: AbortSignal
+  /** Of what is given back after it. */
+  cleaning: AbortSignal
+}
+
 /** All that the command finds in its environment. What stands behind it ends with `scope`. */
-async function prepare(options: ExecOptions, signal: AbortSignal, scope: AsyncDisposableStack): Promise<Variables> {
+async function prepare(options: ExecOptions, until: Until, scope: AsyncDisposableStack): Promise<Variables> {
+  const { life: signal, cleaning } = until
   const { server, caFile, database, user, say } = options
   const source = await findTokenSource(options.source)
   const api = createServerApi({ server, caFile, signal })
@@ -81,8 +92,9 @@ async function prepare(options: ExecOptions, signal: AbortSignal, scope: AsyncDi
   const tokens = createFreshTokens({ source, audience, signal, onStale: (error) => report.stale(error) })
   const token = await tokens.current()
   const identity = ownIdentity(token.text, source.preset)
-  const report = createConnectionReport(identity, say)
-  const passwords = await choosePasswords({ source, tokens, api, wanted: { database, user }, say })
+  const report = createConnectionReport(identity, say, signal)
+  const { giveBack } = createServerApi({ server, caFile, signal: cleaning })
+  const passwords = await choosePasswords({ source, tokens, api, giveBack, wanted: { database, user }, say })
   scope.defer(async () => {
     await passwords
       .close()

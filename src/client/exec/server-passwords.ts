@@ -4,8 +4,9 @@
  */
 import { printable } from '../../config/quote.ts'
 import { AccessError } from '../../errors.ts'
+import { firstTicket } from '../first-ticket.ts'
 import type { Request } from '../local/local-connection.ts'
-import { noTicketsBecause, type ServerApi, type Ticket } from '../server-api.ts'
+import type { ServerApi, Ticket } from '../server-api.ts'
 import type { TokenSource } from '../token-source.ts'
 import type { FreshTokens } from './fresh-tokens.ts'
 
@@ -26,48 +27,48 @@ export interface ChooseOptions {
   source: TokenSource
   tokens: FreshTokens
   api: ServerApi
+  /** Not that of `api`: when that one is interrupted, tickets are still to be given back. */
+  giveBack: ServerApi['giveBack']
   wanted: Request
   say(text: string): void
 }
 
 /** @throws AccessError where pgusher cannot be reached */
-export async function choosePasswords({ source, tokens, api, wanted, say }: ChooseOptions): Promise<ServerPasswords> {
+export async function choosePasswords(options: ChooseOptions): Promise<ServerPasswords> {
+  const { source, tokens, api, wanted, say } = options
   if (source.refetchable) return tokensOnly('fresh', tokens)
+  const { text } = await tokens.current()
   try {
-    return await withTicket(tokens, api, wanted)
+    const first = await firstTicket(api, source.preset, text, wanted)
+    if (first.ticket !== undefined) return withTicket(first.ticket, options)
+    say(`pgusher: no ticket, so connections can be made while the token lives: ${printable(first.why)}\n`)
   } catch (thrown) {
-    if (thrown instanceof AccessError && thrown.code === 'upstream_unreachable') throw thrown
-    const why = noTicketsBecause(thrown)
     // Whoever is refused may connect all the same: then the command gets the refusal itself, and it is shown with the claims.
-    if (why !== undefined)
-      say(`pgusher: no ticket, so connections can be made while the token lives: ${printable(why)}\n`)
-    return tokensOnly('token', tokens)
+    if (!(thrown instanceof AccessError) || thrown.code === 'upstream_unreachable') throw thrown
   }
+  return tokensOnly('token', tokens)
 }
 
 function tokensOnly(kind: 'fresh' | 'token', tokens: FreshTokens): ServerPasswords {
   return { kind, for: async () => (await tokens.current()).text, expiresAt: undefined, close: async () => {} }
 }
 
-async function withTicket(
-  tokens: FreshTokens,
-  api: ServerApi,
-  wanted: Request,
-  now: () => number = Date.now,
-): Promise<ServerPasswords> {
-  const held: Ticket[] = []
+function withTicket(first: Ticket, { tokens, api, giveBack, wanted }: ChooseOptions): ServerPasswords {
+  const held = [first]
+  let latest = first
   let flight: Promise<Ticket> | undefined
 
   async function exchange(): Promise<Ticket> {
     const { text } = await tokens.current()
-    const ticket = await api.exchange(text, wanted)
-    held.push(ticket)
-    return ticket
+    latest = await api.exchange(text, wanted)
+    held.push(latest)
+    return latest
   }
 
-  async function current(last: Ticket): Promise<Ticket> {
-    const { expiresAt } = await tokens.current()
-    if (now() < last.expiresAt - RENEW_BEFORE || (expiresAt ?? 0) <= now()) return last
+  async function current(): Promise<Ticket> {
+    const last = latest
+    const { expiresAt = 0 } = await tokens.current()
+    if (Date.now() < last.expiresAt - RENEW_BEFORE || expiresAt <= Date.now()) return last
     flight ??= exchange().finally(() => {
       flight = undefined
     })
@@ -75,21 +76,19 @@ async function withTicket(
     return await flight.catch(() => last)
   }
 
-  await exchange()
-  const latest = (): Ticket => held[held.length - 1]!
   return {
     kind: 'ticket',
     async for(request) {
       // A ticket is for one database and one role; for others the token itself may still do.
-      const users = [wanted.user, latest().user]
+      const users = [wanted.user, latest.user]
       if (request.database !== wanted.database || !users.includes(request.user)) return (await tokens.current()).text
-      return (await current(latest())).text
+      return (await current()).text
     },
     get expiresAt() {
-      return latest().expiresAt
+      return latest.expiresAt
     },
     async close() {
-      const results = await Promise.allSettled(held.map((ticket) => api.giveBack(ticket.text)))
+      const results = await Promise.allSettled(held.map((ticket) => giveBack(ticket.text)))
       const failed = results.find((result) => result.status === 'rejected')
       if (failed !== undefined) throw failed.reason as AccessError
     },

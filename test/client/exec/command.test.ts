@@ -1,6 +1,6 @@
 /** What `pgusher exec` is to its command and to whoever started it: streams, environment, signals, exit codes. */
 import { existsSync } from 'node:fs'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -107,7 +107,7 @@ test('standard streams are those of the command, and the environment is the jobâ
 
 test('signals come to the command', async () => {
   const send = async (signal: NodeJS.Signals): Promise<Finished> => {
-    const script = `trap 'echo ${signal}; exit 42' ${signal.slice(3)}; echo $PPID; while :; do sleep 0.02; done`
+    const script = `trap 'echo ${signal}; kill $!; exit 42' ${signal.slice(3)}; sleep 60 & echo $PPID; wait`
     const { finished, stdout } = exec(['--', 'sh', '-c', script])
     // Not to `timeout`, which stands above it here and passes on but some of them.
     const own = await eventually(async () => /^(\d+)\n$/.exec(stdout())?.[1])
@@ -119,4 +119,17 @@ test('signals come to the command', async () => {
   expect(await Promise.all(signals.map(send))).toEqual(
     signals.map((signal) => ({ code: 42, stdout: `${signal}\n`, stderr: '' })),
   )
+})
+
+test('a signal before there is a command ends it at once, and nothing is left', async () => {
+  const marker = join(directory, 'asked')
+  const options = ['--server', '127.0.0.1:1', '--database', 'd', '--user', 'u', '--audience', 'a']
+  const { child, finished } = start(
+    [process.execPath, MAIN, 'exec', ...options, '--token-command', `: > ${marker}; sleep 60`, '--', 'echo', 'ran'],
+    { PATH: process.env['PATH'] ?? '', TMPDIR: directory },
+  )
+  await eventually(async () => existsSync(marker))
+  child.kill('SIGTERM')
+  expect(await finished).toMatchObject({ code: 143, stdout: '', stderr: '' })
+  expect((await readdir(directory)).toSorted()).toEqual(['asked', 'no-program', 'token'])
 })
