@@ -5,9 +5,8 @@
 import { readFile } from 'node:fs/promises'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
 import { type Stage, type StageEvent, startStage } from '../support/pgusher.ts'
-import { eventually, setupShop } from '../support/postgres.ts'
+import { eventually, setupShop, startPostgres } from '../support/postgres.ts'
 import {
   bind,
   close,

@@ -3,7 +3,6 @@ import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
 import type { DatabaseConfig } from '../../src/config/schema.ts'
 import { createMinter } from '../../src/credentials/create.ts'
 import type { Minter } from '../../src/credentials/minter.ts'
@@ -15,6 +14,7 @@ import {
   query,
   type Shop,
   setupShop,
+  startPostgres,
   urlFor,
   withClient,
 } from '../support/postgres.ts'

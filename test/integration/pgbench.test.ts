@@ -4,10 +4,9 @@
  */
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
 import { available, jobEnvironment, output } from '../support/commands.ts'
 import { type Stage, type StageEvent, startStage } from '../support/pgusher.ts'
-import { eventually, type PostgresServer, setupShop } from '../support/postgres.ts'
+import { eventually, type PostgresServer, setupShop, startPostgres } from '../support/postgres.ts'
 
 let server: PostgresServer
 let stage: Stage

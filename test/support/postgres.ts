@@ -1,9 +1,13 @@
 /** Real PostgreSQL servers for tests: 18 always, and Debian's 15 where it is installed. */
 import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { afterAll } from 'vitest'
-import { type PostgresOptions, type PostgresServer, startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
+import { afterAll, inject } from 'vitest'
+import {
+  type PostgresOptions,
+  type PostgresServer,
+  startPostgres as startServer,
+} from '../../src/cli/demo/embedded-postgres.ts'
+import { debianVersions } from './postgres-versions.ts'
 
 export type { PostgresOptions, PostgresServer } from '../../src/cli/demo/embedded-postgres.ts'
 export { eventually, query, type Shop, setupShop, urlFor, withClient } from './shop.ts'
@@ -14,17 +18,22 @@ export interface PostgresVersion {
   start(options?: PostgresOptions): Promise<PostgresServer>
 }
 
+/** PostgreSQL 18, with a cluster that was made before. */
+export const startPostgres = (options: PostgresOptions = {}): Promise<PostgresServer> => startCopy(18, options)
+
+function startCopy(version: number, options: PostgresOptions): Promise<PostgresServer> {
+  const copyOf = inject('clusters')[version]
+  return startServer(copyOf === undefined ? options : { ...options, copyOf })
+}
+
 /** For `describe.each`. */
 export function postgresVersions(): PostgresVersion[] {
-  const debian = [14, 15, 16, 17].map((version) => ({ version, binDir: `/usr/lib/postgresql/${version}/bin` }))
   return [
     { version: 18, start: startPostgres },
-    ...debian
-      .filter(({ binDir }) => existsSync(`${binDir}/initdb`))
-      .map(({ version, binDir }) => ({
-        version,
-        start: (options: PostgresOptions = {}) => startPostgres({ ...options, binDir }),
-      })),
+    ...debianVersions().map(({ version, binDir }) => ({
+      version,
+      start: (options: PostgresOptions = {}) => startCopy(version, { ...options, binDir }),
+    })),
   ]
 }
 

@@ -14,6 +14,8 @@ const run = promisify(execFile)
 export interface PostgresOptions {
   /** Kept by `stop`, and used again where it holds a cluster. Without it: a temporary one, removed by `stop`. */
   dataDir?: string
+  /** `dataDir` of a server that was stopped: copied in place of a new cluster, with its superuser. */
+  copyOf?: string
   /** A free one without it. */
   port?: number
   /** Name of the superuser; `postgres` without it. */
@@ -73,6 +75,7 @@ async function startOnce(options: PostgresOptions): Promise<PostgresServer> {
   try {
     const binDir = options.binDir ?? (await usableBinaries(layout.scratch, layout.user))
     const superuser = options.superuser ?? 'postgres'
+    if (options.copyOf !== undefined) await copyCluster(options.copyOf, layout)
     const password = await initialise(layout, binDir, superuser)
     await configure(layout, options)
     const port = options.port ?? (await freePort())
@@ -113,6 +116,10 @@ async function prepareLayout(options: PostgresOptions): Promise<Layout> {
     )
   }
   return { scratch, dataDir, keep, logFile: join(keep ? dataDir : scratch, 'postgres.log'), user }
+}
+
+async function copyCluster(from: string, { dataDir, user }: Layout): Promise<void> {
+  await run('cp', ['-R', `${from}/.`, dataDir], { ...user, cwd: '/', env: SERVER_ENV })
 }
 
 /** initdb, unless it is done. Returns the superuser's password. */
