@@ -1,7 +1,6 @@
-/** Processes whose CPU time is measured: started, waited for, ended by their id. */
+/** Servers as child processes: started, waited for, ended by their id. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -10,17 +9,6 @@ export const run = promisify(execFile)
 
 const START_TIMEOUT = 15_000
 const STOP_TIMEOUT = 10_000
-
-/** Of `/proc/<pid>/stat`, which Linux gives in 1/100 s (USER_HZ) on every architecture that Node runs on. */
-const TICKS_PER_SECOND = 100
-
-/** CPU seconds of a process since its start, user and system, all threads (proc(5): fields 14 and 15 are of the thread group). */
-export async function cpuSeconds(pid: number): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-  // The second field is the command in brackets, which may hold spaces and brackets itself.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
-}
 
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -80,7 +68,7 @@ export async function startServer(
   return { pid: child.pid ?? 0, stop: () => stopChild(child) }
 }
 
-async function stopChild(child: ChildProcess): Promise<void> {
+export async function stopChild(child: ChildProcess): Promise<void> {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
   const ended = once(child, 'exit')
   child.kill('SIGTERM')

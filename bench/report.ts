@@ -1,85 +1,91 @@
-/** Medians, ratios and the table. */
+/** Tables in Markdown, which is readable in a terminal too, and the machine's description. */
 import { cpus, loadavg, release, totalmem } from 'node:os'
-import { median } from './pgbench.ts'
+import type { Failure } from './measure.ts'
+import { METRICS, type Metric, type Part } from './part.ts'
+import type { Results, Row } from './results.ts'
+import { TARGETS, verdicts } from './targets.ts'
 
-export interface Measurement {
-  contestant: string
-  /** `prepared/tls` */
-  workload: string
-  round: number
-  transactions: number
-  tps: number
-  /** Milliseconds. */
-  p50: number
-  /** Milliseconds of CPU for 1,000 transactions; undefined without a proxy. */
-  cpu: number | undefined
-  /** Audit events of the run: at least as many as transactions. */
-  events: number | undefined
+const dash = (value: number | undefined, digits: number): string => value?.toFixed(digits) ?? '–'
+
+/** @param texts how many columns from the left hold text, and stand at its left */
+function table(header: readonly string[], lines: readonly (readonly string[])[], texts: number): string {
+  const widths = header.map((_, column) => Math.max(...[header, ...lines].map((line) => line[column]?.length ?? 0)))
+  const pad = (cell: string, column: number): string =>
+    column < texts ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)
+  const rule = widths.map((width, column) => (column < texts ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`))
+  return [header.map(pad), rule, ...lines.map((line) => line.map(pad))]
+    .map((line) => `| ${line.join(' | ')} |`)
+    .join('\n')
 }
 
-export interface Row {
-  contestant: string
-  workload: string
-  rounds: number
-  /** Medians over the rounds. */
-  cpu_ms_per_1000: number | undefined
-  /** By the medians. */
-  cpu_ratio_to_pgbouncer: number | undefined
-  tps: number
-  tps_ratio_to_pgbouncer: number | undefined
-  p50_ms: number
-}
+/** Ratios to pgbouncer stand beside what is a cost of the proxy. */
+const COMPARED: readonly Metric[] = [
+  'cpu_ms_per_1000',
+  'cpu_ms_per_connect',
+  'cpu_s_per_gb',
+  'cpu_s',
+  'tps',
+  'connects_per_s',
+]
 
-export function rowsOf(measurements: readonly Measurement[]): Row[] {
-  const groups = Map.groupBy(measurements, ({ workload, contestant }) => `${workload} ${contestant}`)
-  const rows = [...groups.values()].map((group): Row => {
-    const { contestant, workload } = group[0]!
-    const cpu = group.map((one) => one.cpu).filter((value) => value !== undefined)
-    return {
-      contestant,
-      workload,
-      rounds: group.length,
-      cpu_ms_per_1000: cpu.length === 0 ? undefined : median(cpu),
-      cpu_ratio_to_pgbouncer: undefined,
-      tps: median(group.map(({ tps }) => tps)),
-      tps_ratio_to_pgbouncer: undefined,
-      p50_ms: median(group.map(({ p50 }) => p50)),
-    }
+export function partTable(part: Part, results: Results): string {
+  const rows = results.rows.filter((row) => row.part === part.name)
+  const metrics = (Object.keys(METRICS) as Metric[]).filter((metric) => rows.some(({ figures }) => metric in figures))
+  const columns = metrics.flatMap((metric) => (isCompared(metric, rows) ? [metric, undefined] : [metric]))
+  const header = [
+    'case',
+    'contestant',
+    ...columns.map((metric) => (metric === undefined ? '× pgbouncer' : METRICS[metric].title)),
+  ]
+  const lines = rows.map((row) => {
+    const cells = columns.map((metric, index) => {
+      if (metric !== undefined) return dash(row.figures[metric], METRICS[metric].digits)
+      const compared = columns[index - 1]!
+      const [own, reference] = [row.figures[compared], results.of(part.name, row.case, 'pgbouncer', compared)]
+      return dash(own === undefined || reference === undefined ? undefined : own / reference, 2)
+    })
+    return [row.case, row.contestant, ...cells]
   })
-  for (const row of rows) {
-    const reference = rows.find(({ contestant, workload }) => contestant === 'pgbouncer' && workload === row.workload)
-    if (reference === undefined) continue
-    row.tps_ratio_to_pgbouncer = row.tps / reference.tps
-    if (row.cpu_ms_per_1000 !== undefined && reference.cpu_ms_per_1000 !== undefined) {
-      row.cpu_ratio_to_pgbouncer = row.cpu_ms_per_1000 / reference.cpu_ms_per_1000
-    }
-  }
-  return rows
+  return table(header, lines, 2)
 }
 
-const fixed = (value: number | undefined, digits: number): string => value?.toFixed(digits) ?? '–'
+const isCompared = (metric: Metric, rows: readonly Row[]): boolean =>
+  COMPARED.includes(metric) && rows.some(({ contestant, figures }) => contestant === 'pgbouncer' && metric in figures)
 
-/** A Markdown table, which is readable in a terminal too. */
-export function tableOf(rows: readonly Row[]): string {
-  const header = ['workload', 'contestant', 'CPU ms / 1,000 tx', '× pgbouncer', 'tps', '× pgbouncer', 'p50 ms']
-  const cells = rows.map((row) => [
-    row.workload,
-    row.contestant,
-    fixed(row.cpu_ms_per_1000, 1),
-    fixed(row.cpu_ratio_to_pgbouncer, 2),
-    fixed(row.tps, 0),
-    fixed(row.tps_ratio_to_pgbouncer, 2),
-    fixed(row.p50_ms, 2),
-  ])
-  const all = [header, ...cells]
-  const widths = header.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0)))
-  const lineOf = (line: readonly string[]): string =>
-    `| ${line.map((cell, column) => (column < 2 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!))).join(' | ')} |`
-  const rule = `| ${widths.map((width, column) => (column < 2 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`)).join(' | ')} |`
-  return [lineOf(header), rule, ...cells.map(lineOf)].join('\n')
+const DIGITS = { '×': 2, ms: 2, µs: 1, KB: 1 } as const
+
+/** Each target beside its figure. */
+export function targetTable(results: Results): string {
+  const found = verdicts(results)
+  const lines = TARGETS.map(({ measure, unit, bound, target, stretch }, index) => {
+    const { figure, verdict } = found[index]!
+    const suffix = unit === '×' ? '' : ` ${unit}`
+    const limit = (value: number): string => `${bound} ${value}${suffix}`
+    return [
+      measure,
+      verdict,
+      figure === undefined ? '–' : `${figure.toFixed(DIGITS[unit])}${suffix}`,
+      limit(target),
+      limit(stretch),
+    ]
+  })
+  return table(['measure', 'verdict', 'figure', 'target', 'stretch'], lines, 2)
 }
 
-export function machine(): Record<string, string | number> {
+export function failureList(failures: readonly Failure[]): string {
+  return failures.map((one) => `- ${one.part} ${one.case}, ${one.contestant}: ${one.reason}`).join('\n')
+}
+
+export interface Machine {
+  cpu: string
+  cores: number
+  memory_gib: number
+  kernel: string
+  node: string
+  load_average_at_start: number
+}
+
+export function machine(): Machine {
   return {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,

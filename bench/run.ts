@@ -1,48 +1,40 @@
-/** `npm run bench`: what a session through pgusher costs, beside other proxies and none. See README.md. */
+/** `npm run bench`: what pgusher costs, beside other proxies and none. See README.md. */
 import { writeFile } from 'node:fs/promises'
-import { setTimeout as delay } from 'node:timers/promises'
+import { loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
-import { type Contestant, NAMES, type Name, start } from './contestants.ts'
-import { PROTOCOLS, type Protocol, pgbench } from './pgbench.ts'
-import { cpuSeconds, versionOf } from './processes.ts'
-import { type Measurement, machine, rowsOf, tableOf } from './report.ts'
+import type { Contestant } from './contestants/contestant.ts'
+import { CONTESTANTS, NAMES, type Name } from './contestants/index.ts'
+import { type Failure, type Measurement, measurePart } from './measure.ts'
+import type { Bench, Part } from './part.ts'
+import { PARTS } from './parts/index.ts'
+import { versionOf } from './processes.ts'
+import { updateReadme } from './readme.ts'
+import { failureList, machine, partTable, targetTable } from './report.ts'
+import { resultsOf } from './results.ts'
 import { type Stage, startStage } from './stage.ts'
+import { verdicts } from './targets.ts'
+
+const SAVED = new URL('results.json', import.meta.url)
 
 const USAGE = `npm run bench -- [options]
-  --quick            two rounds of two seconds, less than two minutes in all
-  --only LIST        contestants (${NAMES.join(', ')}) and workloads (prepared/plain, simple/tls, ...), with commas
-  --rounds N         5 without it
-  --seconds N        of each run; 5 without it
-  --clients N        8 without it
-  --output FILE      where the JSON goes; without it only the table is printed`
-
-/** How long the last events of a run may take: each new text is classified first, and what that costs belongs to the run. */
-const SETTLE = { deadline: 5_000, poll: 100 }
-/** Transactions of each client before a contestant is measured: V8 has compiled what is hot by then. */
-const WARM_UP = 1_000
+  --quick        one round of short runs, less than three minutes in all; without it less than thirty
+  --only LIST    parts (${PARTS.map(({ name }) => name).join(', ')}) and contestants (${NAMES.join(', ')}), with commas
+  --rounds N     of each part; without it each has its own number
+  --output FILE  where the JSON goes
+  --save         JSON to bench/results.json and the tables to bench/README.md`
 
 /** Ctrl-C ends the bench with its servers and files, after the run that is under way. */
 const stop = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => stop.abort(new Error(`ended by ${signal}`)))
 
-interface Workload {
-  name: string
-  protocol: Protocol
-  tls: boolean
-}
-
 interface Settings {
-  rounds: number
-  seconds: number
-  clients: number
+  quick: boolean
+  rounds: number | undefined
   output: string | undefined
-  contestants: readonly Name[]
-  workloads: readonly Workload[]
+  save: boolean
+  parts: readonly Part[]
+  names: readonly Name[]
 }
-
-const WORKLOADS: readonly Workload[] = PROTOCOLS.toReversed().flatMap((protocol) =>
-  [false, true].map((tls) => ({ name: `${protocol}/${tls ? 'tls' : 'plain'}`, protocol, tls })),
-)
 
 function settingsOf(argv: readonly string[]): Settings {
   const { values } = parseArgs({
@@ -51,37 +43,39 @@ function settingsOf(argv: readonly string[]): Settings {
       quick: { type: 'boolean', default: false },
       only: { type: 'string', default: '' },
       rounds: { type: 'string' },
-      seconds: { type: 'string' },
-      clients: { type: 'string', default: '8' },
       output: { type: 'string' },
+      save: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   })
   if (values.help) throw new Error(USAGE)
   const only = values.only.split(',').filter(Boolean)
-  const known: readonly string[] = [...NAMES, ...WORKLOADS.map(({ name }) => name)]
-  const unknown = only.find((name) => !known.includes(name))
-  if (unknown !== undefined) throw new Error(`${unknown} is neither a contestant nor a workload\n${USAGE}`)
-  const contestants = NAMES.filter((name) => only.includes(name))
-  const workloads = WORKLOADS.filter(({ name }) => only.includes(name))
+  const parts = PARTS.filter(({ name }) => only.includes(name))
+  const names = NAMES.filter((name) => only.includes(name))
+  const unknown = only.find((name) => ![...PARTS.map((part) => part.name), ...NAMES].includes(name))
+  if (unknown !== undefined) throw new Error(`${unknown} is neither a part nor a contestant\n${USAGE}`)
   return {
-    rounds: Number(values.rounds ?? (values.quick ? 2 : 5)),
-    seconds: Number(values.seconds ?? (values.quick ? 2 : 5)),
-    clients: Number(values.clients),
+    quick: values.quick,
+    rounds: values.rounds === undefined ? (values.quick ? 1 : undefined) : Number(values.rounds),
     output: values.output,
-    contestants: contestants.length > 0 ? contestants : NAMES,
-    workloads: workloads.length > 0 ? workloads : WORKLOADS,
+    save: values.save,
+    parts: parts.length > 0 ? parts : PARTS,
+    names: names.length > 0 ? names : NAMES,
   }
 }
 
+/** Those that the parts need, but for the ones that a part starts itself. */
 async function startAll(
   stage: Stage,
-  names: readonly Name[],
+  { parts, names }: Settings,
   stack: AsyncDisposableStack,
 ): Promise<Map<Name, Contestant>> {
   const running = new Map<Name, Contestant>()
-  for (const name of names) {
-    const contestant = await start[name](stage)
+  const needed = new Set(
+    parts.flatMap((part) => part.cases({ quick: false }).flatMap(({ contestants }) => contestants)),
+  )
+  for (const name of names.filter((one) => needed.has(one))) {
+    const contestant = await CONTESTANTS[name](stage)
     if (typeof contestant === 'string') {
       console.log(`${name} takes no part: ${contestant}`)
       continue
@@ -92,93 +86,75 @@ async function startAll(
   return running
 }
 
-async function measure(
-  contestant: Contestant,
-  { protocol, tls }: Workload,
-  { clients, seconds }: Settings,
-  scratch: string,
-): Promise<Omit<Measurement, 'contestant' | 'workload' | 'round'>> {
-  const target = { ...(await contestant.target()), tls }
-  const eventsBefore = await contestant.events?.()
-  const { pid } = contestant
-  const before = pid === undefined ? undefined : await cpuSeconds(pid)
-  const { transactions, tps, p50 } = await pgbench(target, { protocol, clients, seconds }, scratch)
-  const events = await settled(contestant, eventsBefore, transactions)
-  const after = pid === undefined ? undefined : await cpuSeconds(pid)
-  const cpu = before === undefined || after === undefined ? undefined : ((after - before) * 1e6) / transactions
-  return { transactions, tps, p50: p50 ?? Number.NaN, cpu, events }
-}
-
-/** @throws Error where fewer events than transactions were recorded: a fast run without its audit would prove nothing. */
-async function settled(
-  contestant: Contestant,
-  before: number | undefined,
-  transactions: number,
-): Promise<number | undefined> {
-  if (contestant.events === undefined || before === undefined) return undefined
-  const deadline = performance.now() + SETTLE.deadline
-  for (;;) {
-    const events = (await contestant.events()) - before
-    if (events >= transactions) return events
-    if (performance.now() > deadline) throw new Error(`${transactions} transactions left ${events} audit events`)
-    await delay(SETTLE.poll)
+function benchOf(stage: Stage, { quick }: Settings): Bench {
+  return {
+    ...{ stage, quick, signal: stop.signal },
+    async startAnew(name) {
+      const contestant = await CONTESTANTS[name](stage)
+      if (typeof contestant === 'string') throw new Error(contestant)
+      return contestant
+    },
   }
 }
 
-/** Contestants take turns within a round, so that whatever else the machine does meets all of them. */
-async function measureAll(
-  stage: Stage,
-  contestants: ReadonlyMap<Name, Contestant>,
-  settings: Settings,
-): Promise<Measurement[]> {
-  const measurements: Measurement[] = []
-  const runs = settings.workloads.flatMap((workload) =>
-    [...contestants]
-      .filter(([, contestant]) => contestant.tls || !workload.tls)
-      .map(([name, contestant]) => ({ workload, name, contestant })),
-  )
-  for (const { workload, contestant } of runs) {
-    const { protocol, tls } = workload
-    const load = { protocol, clients: settings.clients, transactions: WARM_UP }
-    await pgbench({ ...(await contestant.target()), tls }, load, stage.scratch)
-  }
-  for (let round = 1; round <= settings.rounds; round++) {
-    for (const { workload, name, contestant } of runs) {
-      stop.signal.throwIfAborted()
-      const result = await measure(contestant, workload, settings, stage.scratch)
-      measurements.push({ contestant: name, workload: workload.name, round, ...result })
-      const cpu = result.cpu === undefined ? '' : `, ${result.cpu.toFixed(1)} ms CPU / 1,000`
-      console.log(`round ${round} ${workload.name} ${name}: ${result.tps.toFixed(0)} tps${cpu}`)
+interface Outcome {
+  measurements: Measurement[]
+  failures: Failure[]
+  /** Parts that could not be measured here, with the reason. */
+  leftOut: { part: string; reason: string }[]
+  versions: Record<string, string>
+}
+
+async function measureAll(settings: Settings): Promise<Outcome> {
+  await using stack = new AsyncDisposableStack()
+  const stage = await startStage()
+  stack.defer(() => stage.stop())
+  const contestants = await startAll(stage, settings, stack)
+  const bench = benchOf(stage, settings)
+  const outcome: Outcome = { measurements: [], failures: [], leftOut: [], versions: { postgresql: stage.version } }
+  for (const [name, { version }] of contestants) outcome.versions[name] = version
+  for (const part of settings.parts) {
+    stop.signal.throwIfAborted()
+    const reason = await part.prepare?.(bench)
+    if (reason !== undefined) {
+      console.log(`${part.name} is left out: ${reason}`)
+      outcome.leftOut.push({ part: part.name, reason })
+      continue
     }
+    const { measurements, failures } = await measurePart(part, contestants, bench, settings.rounds ?? part.rounds)
+    outcome.measurements.push(...measurements)
+    outcome.failures.push(...failures)
   }
-  return measurements
+  return outcome
 }
 
 async function main(): Promise<void> {
   const settings = settingsOf(process.argv.slice(2))
   const client = await versionOf('pgbench', '--version')
-  if (client === undefined)
-    throw new Error('pgbench is not installed (apt-get install postgresql-client postgresql-contrib)')
+  if (client === undefined) throw new Error('pgbench is not installed (apt-get install postgresql postgresql-contrib)')
   const described = machine()
-  await using stack = new AsyncDisposableStack()
-  const stage = await startStage()
-  stack.defer(() => stage.stop())
-  const contestants = await startAll(stage, settings.contestants, stack)
-  const measurements = await measureAll(stage, contestants, settings)
-  const rows = rowsOf(measurements)
-  console.log(`\n${tableOf(rows)}`)
-  if (settings.output === undefined) return
-  const versions = Object.fromEntries([...contestants].map(([name, { version }]) => [name, version]))
-  const { rounds, seconds, clients } = settings
+  const begun = performance.now()
+  const { measurements, failures, leftOut, versions } = await measureAll(settings)
+  const seconds = Math.round((performance.now() - begun) / 1_000)
+  const results = resultsOf(measurements)
+  const measuredParts = settings.parts.filter(({ name }) => results.rows.some((row) => row.part === name))
+  const tables = measuredParts.map((part) => ({ title: `${part.name}: ${part.title}`, text: partTable(part, results) }))
+  for (const { title, text } of tables) console.log(`\n${title}\n\n${text}`)
+  console.log(`\nTargets\n\n${targetTable(results)}`)
+  if (failures.length > 0) console.log(`\nFailed:\n${failureList(failures)}`)
   const report = {
     date: new Date().toISOString(),
-    machine: described,
+    machine: { ...described, load_average_at_end: Number(loadavg()[0]?.toFixed(2)) },
     versions: { ...versions, pgbench: client },
-    settings: { rounds, seconds, clients, command: 'pgbench --select-only' },
-    rows,
-    measurements,
+    settings: { quick: settings.quick, rounds: settings.rounds, seconds },
+    ...{ targets: verdicts(results), left_out: leftOut, failures, rows: results.rows, measurements },
   }
-  await writeFile(settings.output, `${JSON.stringify(report, null, 2)}\n`)
+  if (settings.save) await updateReadme(report, [...tables, { title: 'Targets', text: targetTable(results) }])
+  for (const file of [settings.output, settings.save ? SAVED : undefined]) {
+    if (file !== undefined) await writeFile(file, `${JSON.stringify(report, null, 1)}\n`)
+  }
+  console.log(`\n${seconds} s, load average ${described.load_average_at_start} at the start`)
+  if (failures.length > 0) process.exitCode = 1
 }
 
 try {

@@ -1,0 +1,83 @@
+/** pgusher as `serve` runs it: a token for each job, a minted role, every statement with its full text in an audit file. */
+import { mkdtemp, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { DEMO_AUDIENCE, startIssuer } from '../../src/cli/demo/issuer.ts'
+import { freePort, startServer } from '../processes.ts'
+import { ADMIN, DATABASE, GROUP, type Stage } from '../stage.ts'
+import type { Contestant } from './contestant.ts'
+
+/** Entry of `databases` that PostgreSQL is reached through over TLS; the other bears the database's own name. */
+const SECURED = `${DATABASE}-tls`
+/** Above what any part holds at once: all load comes from one address, and a part's jobs may be one. */
+const MANY = 2_000
+
+export async function pgusher(stage: Stage): Promise<Contestant> {
+  const [port, httpPort, issuer] = await Promise.all([freePort(), freePort(), startIssuer()])
+  const directory = await mkdtemp(join(stage.scratch, 'pgusher-'))
+  const file = join(directory, 'pgusher.yaml')
+  await writeFile(file, JSON.stringify(configuration(stage, directory, port, httpPort, issuer.issuerUrl('github'))))
+  const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+  const { pid, stop } = await startServer(process.execPath, [main, 'serve', '--config', file], port)
+  const metric = async (name: string): Promise<number> => {
+    const text = await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text()
+    return Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(text)?.[1])
+  }
+  return {
+    pids: [pid],
+    version: `Node ${process.versions.node}`,
+    address: async (variant, job = 0) => ({
+      ...{ port, user: GROUP, password: await issuer.token('github', jobClaims(job)) },
+      database: variant === 'both' ? SECURED : DATABASE,
+      tls: variant !== 'plain',
+    }),
+    events: () => metric('pgusher_audit_events_total'),
+    credentials: () => metric('pgusher_credentials'),
+    async stop() {
+      await stop()
+      await issuer.close()
+    },
+  }
+}
+
+function jobClaims(job: number): Record<string, string> {
+  return { run_id: String(18_700_000_000 + job), check_run_id: String(52_900_000_000 + job) }
+}
+
+/**
+ * What an operator would write, but for the limits that one address and one job run into here, and plain TCP, which is there to be
+ * compared and loads on loopback only.
+ */
+function configuration(stage: Stage, directory: string, port: number, httpPort: number, url: string): object {
+  const { server, ca, cert, key } = stage
+  const entry = {
+    ...{ host: server.host, port: server.port, dbname: DATABASE },
+    credentials: { kind: 'ephemeral-role', admin: ADMIN },
+  }
+  return {
+    version: 1,
+    instance: 'bench',
+    listen: {
+      ...{ address: `127.0.0.1:${port}`, plaintext: 'allow', tls: { cert, key } },
+      ...{ max_sessions: MANY, max_unauthenticated: MANY, max_unauthenticated_per_address: MANY },
+    },
+    http: { address: `127.0.0.1:${httpPort}` },
+    audit: { text: 'full', file: { path: join(directory, 'audit.jsonl'), rotate: '128MiB', keep: 1 } },
+    drain_timeout: '1s',
+    issuers: {
+      github: { preset: 'github-actions', url, audience: DEMO_AUDIENCE, require: { repository_owner_id: '9100001' } },
+    },
+    databases: {
+      [DATABASE]: { ...entry, tls: { mode: 'disable' } },
+      [SECURED]: { ...entry, tls: { mode: 'verify-full', ca } },
+    },
+    rules: [
+      {
+        name: 'bench',
+        issuer: 'github',
+        match: { repository_id: '784500001', ref: 'refs/heads/main' },
+        allow: { database: [DATABASE, SECURED], role: GROUP, max_connections: MANY },
+      },
+    ],
+  }
+}
