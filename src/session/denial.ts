@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import type { AuditEvent } from '../audit/recorder.ts'
 import type { AccessError } from '../errors.ts'
+import type { Timing } from './stopwatch.ts'
 
 /** Crockford's alphabet: no I, L, O or U, so that an id survives being read aloud. */
 const ALPHABET = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
@@ -43,7 +44,13 @@ export type Stage =
 const MAX_TRACE_BYTES = 32 * 1024
 
 /** @param maxEvent bytes that an event may have (`audit.max_event`); half of them are for the trace of a policy denial */
-export function denialEvent(error: AccessError, stage: Stage, id: string | undefined, maxEvent: number): AuditEvent {
+export function denialEvent(
+  error: AccessError,
+  stage: Stage,
+  id: string | undefined,
+  maxEvent: number,
+  timing?: Timing,
+): AuditEvent {
   return {
     event: 'session.denied',
     outcome: 'denied',
@@ -57,6 +64,7 @@ export function denialEvent(error: AccessError, stage: Stage, id: string | undef
           nearest: error.nearest.length > 0 ? error.nearest : undefined,
           trace: error.evidence?.(Math.min(MAX_TRACE_BYTES, maxEvent / 2)),
         },
+        timing,
       },
       db: { response: { status_code: error.sqlstate } },
     },

@@ -62,6 +62,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
       clearTimeout(timer)
       return await proxy.http(hello.stream, { ...identity, tlsProtocol: hello.tlsProtocol })
     }
+    watch.tlsSeconds = hello.tlsSeconds
     const { parameters, minor } = hello.startup
     const request = { user: parameters.get('user')!, database: parameters.get('database')! }
     if (hello.tlsProtocol !== undefined) identity.tlsProtocol = hello.tlsProtocol
@@ -135,7 +136,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
         proxy.log.warn({ err, session: identity.sessionId }, 'a CancelRequest could not be passed on')
       })
     const clientRest = hello.reader.detach()
-    const timing = watch.timing(hello.tlsSeconds)
+    const timing = watch.timing()
     const credentialKind = credential.kind
     await runSession({
       proxy,
@@ -158,7 +159,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     if (thrown instanceof ConnectionClosedError) return recordLostConnection(proxy, identity, stage, thrown, late)
     const error = late === undefined ? asAccessError(thrown) : afterDeadline(stage, late, thrown)
     const denialId = newDenialId()
-    recordDenial(proxy, identity, error, stage, denialId)
+    recordDenial(proxy, identity, error, stage, denialId, watch.timing())
     await refuse(error, denialId)
   } finally {
     stream.destroySoon()

@@ -4,6 +4,7 @@ import { AccessError, asAccessError, type DenialCode } from '../errors.ts'
 import type { ConnectionClosedError } from '../frontend/message-reader.ts'
 import { denialEvent, type Stage } from './denial.ts'
 import type { ProxyContext } from './proxy-context.ts'
+import type { Timing } from './stopwatch.ts'
 
 /** @throws AccessError while no new session may start. */
 export function refuseNewSessions(proxy: ProxyContext): void {
@@ -21,16 +22,18 @@ export function refuseNewSessions(proxy: ProxyContext): void {
 
 const maxEvent = (proxy: ProxyContext): number => proxy.current().config.audit.max_event
 
+/** @param timing how long each step took that was done by then: a slow network and a missing permission are told apart by it */
 export function recordDenial(
   proxy: ProxyContext,
   identity: SessionIdentity,
   error: AccessError,
   stage: Stage,
   denialId: string,
+  timing?: Timing,
 ): void {
   proxy.metrics.denial(error.code)
   proxy.metrics.sessionEnded('denied', error.code)
-  proxy.recorder.event(denialEvent(error, stage, denialId, maxEvent(proxy)), identity)
+  proxy.recorder.event(denialEvent(error, stage, denialId, maxEvent(proxy), timing), identity)
   const details = {
     session: identity.sessionId,
     client: identity.client.address,

@@ -5,25 +5,28 @@ import type { ConnectStep } from '../telemetry/metrics.ts'
 export type Timing = Partial<Record<`${ConnectStep}_s`, number>>
 
 export interface Stopwatch {
+  /** Seconds of the TLS handshake, which is over before anything else is known. */
+  tlsSeconds: number | undefined
   /** Ends a step: the time since the last call is its. */
   split(step: ConnectStep | 'authenticate'): void
   /** `{ tls_s, verify_s, mint_s, upstream_s, total_s }`, as far as they came; the wait for the job's token is in `total_s` only. */
-  timing(tlsSeconds: number | undefined): Timing
+  timing(): Timing
 }
 
 export function createStopwatch(): Stopwatch {
   const started = performance.now()
   let last = started
   const steps = new Map<string, number>()
-  return {
+  const watch: Stopwatch = {
+    tlsSeconds: undefined,
     split(step) {
       const now = performance.now()
       steps.set(step, (now - last) / 1000)
       last = now
     },
-    timing(tlsSeconds) {
+    timing() {
       const timing: Timing = {}
-      if (tlsSeconds !== undefined) timing.tls_s = round(tlsSeconds)
+      if (watch.tlsSeconds !== undefined) timing.tls_s = round(watch.tlsSeconds)
       for (const step of ['verify', 'mint', 'upstream'] as const) {
         const seconds = steps.get(step)
         if (seconds !== undefined) timing[`${step}_s`] = round(seconds)
@@ -32,6 +35,7 @@ export function createStopwatch(): Stopwatch {
       return timing
     },
   }
+  return watch
 }
 
 /** The same by step, for the metrics. */

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { RULES, type Stage, startStage } from '../support/pgusher.ts'
+import { type EventFilter, RULES, type Stage, startStage } from '../support/pgusher.ts'
 
 let stage: Stage
 let token: string
@@ -98,6 +98,28 @@ test("the login role's comment is the proof: a trigger notes the job by it, what
   await expect(client.query(`comment on role ${login} is '{}'`)).rejects.toThrow(/permission denied/)
   await client.end()
   await stage.admin('drop table noted; drop function current_job()', 'shop')
+})
+
+test('the time of each step is on record: a refusal by the policy has no step behind it', async () => {
+  const client = await connect({})
+  await client.end()
+  const refused = await refusal({ password: await stage.token('github', { ref: 'refs/heads/other' }) })
+  expect(refused.code).toBe('42501')
+  const stepsOf = async (filter: EventFilter): Promise<string[]> => {
+    const timing = (await stage.waitForEvent(filter)).pgusher['timing'] as Record<string, number>
+    expect(Object.values(timing).every((seconds) => seconds > 0 && seconds < 60)).toBe(true)
+    return Object.keys(timing)
+  }
+  expect(await stepsOf(({ event }) => event === 'session.started')).toEqual([
+    'tls_s',
+    'verify_s',
+    'mint_s',
+    'upstream_s',
+    'total_s',
+  ])
+  const byPolicy: EventFilter = ({ pgusher }) =>
+    (pgusher['decision'] as { stage?: string } | undefined)?.stage === 'decide'
+  expect(await stepsOf(byPolicy)).toEqual(['tls_s', 'verify_s', 'total_s'])
 })
 
 test('ordinary settings of the client reach PostgreSQL', async () => {
