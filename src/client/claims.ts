@@ -46,9 +46,12 @@ export function ownIdentity(token: string, preset: PresetName): OwnIdentity | un
   }
 }
 
-/** A file or command outside of any CI that is known: nobody says which claims matter, but times and ids of tokens do not. */
+/**
+ * Outside of any CI that is known nobody says which claims matter; times and ids of tokens do not, and a CI's log is no place for
+ * addresses of people.
+ */
 function unlistedClaims({ claims }: Principal): [string, ClaimValue][] {
-  return [...claims].filter(([name]) => !['iss', 'aud', 'sub', 'iat', 'nbf', 'exp', 'jti'].includes(name))
+  return [...claims].filter(([name]) => !/^(?:iss|aud|sub|iat|nbf|exp|jti)$|e-?mail/i.test(name))
 }
 
 function shownValue(value: ClaimValue): string {

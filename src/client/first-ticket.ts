@@ -3,7 +3,7 @@ import type { PresetName } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
 import { ApiUnavailable, type ServerApi, type Ticket } from './server-api.ts'
 
-export type FirstTicket = { ticket: Ticket } | { ticket: undefined; why: string }
+export type FirstTicket = { ticket: Ticket; why?: undefined } | { ticket: undefined; why: string }
 
 /**
  * Asks first whether there are any at all: an exchange that is refused is a denial in the audit.

@@ -65,6 +65,8 @@ function readDetail(refusal: Refusal, identity: OwnIdentity | undefined): { rows
       rows.push({ claim: printable(claim), own, wanted: printable(verb === 'refused' ? `not ${wanted}` : wanted) })
     } else if (line !== '' && !(identity !== undefined && OWN.test(line))) others.push(line)
   }
+  // An unknown database or a full pgusher has nothing to do with who the job is.
+  if (rows.length === 0 && !/^(?:28|42501)/.test(refusal.sqlstate)) return { rows, others }
   const asked = new Set(rows.map(({ claim }) => claim))
   for (const [claim, own] of identity?.claims ?? []) {
     if (!asked.has(claim) && rows.length < MAX_CLAIMS) rows.push({ claim, own, wanted: '' })

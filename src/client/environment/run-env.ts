@@ -7,7 +7,7 @@ import { FrontendMessage } from '../../wire/constants.ts'
 import { frame } from '../../wire/writer.ts'
 import { findAudience } from '../audience.ts'
 import { expiryOf, type OwnIdentity, ownIdentity } from '../claims.ts'
-import { firstTicket } from '../first-ticket.ts'
+import { type FirstTicket, firstTicket } from '../first-ticket.ts'
 import { clockTime, identityLine } from '../identity-line.ts'
 import { openServerSession } from '../local/server-session.ts'
 import {
@@ -79,31 +79,26 @@ async function connect(options: EnvOptions, job: { identity: OwnIdentity | undef
   const token = await source.fetch(await findAudience(source, api, options.audience))
   if (format === 'github') options.print(githubMasks([token]))
   job.identity = ownIdentity(token, source.preset)
-  const ticket = await exchange(options, api, source.preset, token)
-  if (format === 'github' && ticket !== undefined) options.print(githubMasks([ticket.text]))
+  const { ticket, why = '' } = await exchange(options, api, source.preset, token)
+  if (ticket !== undefined && format === 'github') options.print(githubMasks([ticket.text]))
+  if (ticket === undefined) await tryToken(options, token)
   const line = identityLine({ provider: source.name, identity: job.identity, database, user, server })
-  say(`pgusher: ${line}; ${proofText(ticket, expiryOf(token))}\n`)
+  say(`pgusher: ${line}; ${proofText(ticket, expiryOf(token), why)}\n`)
   const tls = { caFile: caFile ?? (await systemCaFile()) }
   return { ...server, database, user, password: ticket?.text ?? token, tls }
 }
 
-/** @returns undefined where the token itself has to do, and does */
 async function exchange(
-  options: EnvOptions,
+  { database, user }: EnvOptions,
   api: ServerApi,
   preset: PresetName,
   token: string,
-): Promise<Ticket | undefined> {
-  const { database, user, say } = options
+): Promise<FirstTicket> {
   try {
-    const first = await firstTicket(api, preset, token, { database, user })
-    if (first.ticket !== undefined) return first.ticket
-    say(`pgusher: no ticket, so the token itself stands in the variables: ${printable(first.why)}\n`)
+    return await firstTicket(api, preset, token, { database, user })
   } catch (thrown) {
     throw isRefusal(thrown) ? new Refused(refusalFromError(thrown)) : thrown
   }
-  await tryToken(options, token)
-  return undefined
 }
 
 function isRefusal(thrown: unknown): thrown is AccessError {
@@ -123,9 +118,10 @@ async function tryToken({ server, caFile, database, user }: EnvOptions, token: s
   session.socket.resume().end(frame(FrontendMessage.Terminate))
 }
 
-function proofText(ticket: Ticket | undefined, tokenEnd: number | undefined): string {
+function proofText(ticket: Ticket | undefined, tokenEnd: number | undefined, why: string): string {
   if (ticket !== undefined) return `a ticket until ${clockTime(ticket.expiresAt)}`
-  return tokenEnd === undefined ? 'the token as it is' : `the token, good for connections until ${clockTime(tokenEnd)}`
+  const life = tokenEnd === undefined ? '' : `, good for connections until ${clockTime(tokenEnd)}`
+  return `warning: the token itself${life}, as there is no ticket: ${printable(why)}`
 }
 
 async function writeVariables(options: EnvOptions, connection: Connection): Promise<void> {

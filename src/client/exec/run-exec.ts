@@ -94,7 +94,7 @@ async function prepare(options: ExecOptions, until: Until, scope: AsyncDisposabl
   const identity = ownIdentity(token.text, source.preset)
   const report = createConnectionReport(identity, say, signal)
   const { giveBack } = createServerApi({ server, caFile, signal: cleaning })
-  const passwords = await choosePasswords({ source, tokens, api, giveBack, wanted: { database, user }, say })
+  const passwords = await choosePasswords({ source, tokens, api, giveBack, wanted: { database, user } })
   scope.defer(async () => {
     await passwords
       .close()
@@ -128,10 +128,11 @@ function passwordFileText({ host, port, password }: LocalListener): string {
   return hosts.map((one) => `${one.replace(/[\\:]/g, '\\$&')}:${port}:*:*:${password}\n`).join('')
 }
 
-function proofText({ kind, expiresAt: ticketEnd }: ServerPasswords, tokenEnd: number | undefined): string {
+function proofText({ kind, expiresAt: ticketEnd, why }: ServerPasswords, tokenEnd: number | undefined): string {
   if (kind === 'fresh') return 'a fresh token for each connection'
   if (ticketEnd !== undefined) return `a ticket until ${clockTime(ticketEnd)}`
-  return tokenEnd === undefined ? 'the token as it is' : `a token until ${clockTime(tokenEnd)}`
+  const token = tokenEnd === undefined ? 'the token as it is' : `a token until ${clockTime(tokenEnd)}`
+  return why === undefined ? token : `${token}, no ticket: ${printable(why)}`
 }
 
 function childEnvironment(env: NodeJS.ProcessEnv, variables: Variables): NodeJS.ProcessEnv {

@@ -2,7 +2,6 @@
  * What a connection shows to pgusher: a fresh token where the CI gives one each time; else the job's one token, and a ticket in
  * its place where pgusher gave one for it, since that one still holds when the token is over.
  */
-import { printable } from '../../config/quote.ts'
 import { AccessError } from '../../errors.ts'
 import { firstTicket } from '../first-ticket.ts'
 import type { Request } from '../local/local-connection.ts'
@@ -19,6 +18,8 @@ export interface ServerPasswords {
   for(request: Request): Promise<string>
   /** Of the ticket, milliseconds since the epoch; undefined without one. */
   readonly expiresAt: number | undefined
+  /** Of `token`: why there is no ticket, where pgusher said it. */
+  readonly why: string | undefined
   /** Gives the tickets back. @throws AccessError where pgusher did not take one */
   close(): Promise<void>
 }
@@ -30,27 +31,26 @@ export interface ChooseOptions {
   /** Not that of `api`: when that one is interrupted, tickets are still to be given back. */
   giveBack: ServerApi['giveBack']
   wanted: Request
-  say(text: string): void
 }
 
 /** @throws AccessError where pgusher cannot be reached */
 export async function choosePasswords(options: ChooseOptions): Promise<ServerPasswords> {
-  const { source, tokens, api, wanted, say } = options
-  if (source.refetchable) return tokensOnly('fresh', tokens)
+  const { source, tokens, api, wanted } = options
+  if (source.refetchable) return tokensOnly('fresh', tokens, undefined)
   const { text } = await tokens.current()
   try {
     const first = await firstTicket(api, source.preset, text, wanted)
     if (first.ticket !== undefined) return withTicket(first.ticket, options)
-    say(`pgusher: no ticket, so connections can be made while the token lives: ${printable(first.why)}\n`)
+    return tokensOnly('token', tokens, first.why)
   } catch (thrown) {
     // Whoever is refused may connect all the same: then the command gets the refusal itself, and it is shown with the claims.
     if (!(thrown instanceof AccessError) || thrown.code === 'upstream_unreachable') throw thrown
+    return tokensOnly('token', tokens, undefined)
   }
-  return tokensOnly('token', tokens)
 }
 
-function tokensOnly(kind: 'fresh' | 'token', tokens: FreshTokens): ServerPasswords {
-  return { kind, for: async () => (await tokens.current()).text, expiresAt: undefined, close: async () => {} }
+function tokensOnly(kind: 'fresh' | 'token', tokens: FreshTokens, why: string | undefined): ServerPasswords {
+  return { kind, for: async () => (await tokens.current()).text, expiresAt: undefined, why, close: async () => {} }
 }
 
 function withTicket(first: Ticket, { tokens, api, giveBack, wanted }: ChooseOptions): ServerPasswords {
@@ -78,6 +78,7 @@ function withTicket(first: Ticket, { tokens, api, giveBack, wanted }: ChooseOpti
 
   return {
     kind: 'ticket',
+    why: undefined,
     async for(request) {
       // A ticket is for one database and one role; for others the token itself may still do.
       const users = [wanted.user, latest.user]
