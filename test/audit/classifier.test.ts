@@ -23,7 +23,7 @@ describe('the classifier', () => {
     expect(classifier.peek(sql)).toBe(first)
   })
 
-  test('an input that traps the parser is unknown, and the next text is read by a new worker', async () => {
+  test('invariant 39: an input that traps the parser is unknown, and the next text is read by a new worker', async () => {
     const bomb = `select ${'1+'.repeat(20_000)}1`
     const before = log.length
     const hit = await classifier.classify(bomb)
@@ -47,7 +47,7 @@ describe('the classifier', () => {
     expect(rest.map(({ statements }) => statements[0]?.class)).toEqual(texts.map(() => 'READ'))
   })
 
-  test('a text beyond 64 KiB and one with NUL are not parsed, and redacted by tokens', async () => {
+  test('invariant 39: a text beyond 64 KiB and one with NUL are not parsed, and redacted by tokens', async () => {
     const long = `select '${'x'.repeat(70_000)}'; alter role a password 'hunter2'`
     expect(await classifier.classify(long)).toMatchObject({
       parsed: false,

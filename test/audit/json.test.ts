@@ -29,7 +29,7 @@ describe('JSON strings', () => {
     )
   })
 
-  test('hold no control, bidi control or line separator, and no lone surrogate', () => {
+  test('invariant 37: hold no control, bidi control or line separator, and no lone surrogate', () => {
     fc.assert(fc.property(anyText, (text) => void expect(unsafeIn(jsonString(text))).toEqual([])))
   })
 

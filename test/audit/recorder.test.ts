@@ -22,7 +22,7 @@ test('invariant 35: a refused token whose end is no date leaves its event too', 
 })
 
 describe('the events of a session', () => {
-  test('carry the whole identity, in the order of the calls, numbered without gaps', async () => {
+  test('invariant 37: carry the whole identity, in the order of the calls, numbered without gaps', async () => {
     const path = join(temporaryFolder(), 'audit.jsonl')
     const { recorder } = await recorderOn(path)
     const session = recorder.session(identity, 'full')

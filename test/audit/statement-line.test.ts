@@ -31,7 +31,7 @@ const known = (text: string, tables: string[]): Classification => ({
 const clean = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
 
 describe('a statement record built by hand', () => {
-  test('is what JSON.stringify makes of the same event, for any strings', () => {
+  test('invariant 37: is what JSON.stringify makes of the same event, for any strings', () => {
     fc.assert(
       fc.property(
         anyText,

@@ -167,7 +167,7 @@ describe('time', () => {
 })
 
 describe('limits', () => {
-  test('a job at its limit is told so before anything is minted, and others are not concerned', async () => {
+  test('invariant 16: a job at its limit is told so before anything is minted, and others are not concerned', async () => {
     const grant = grantOf({ maxConnections: 2 })
     const held = [await leases.acquire(principalOf('1'), grant), await leases.acquire(principalOf('1'), grant)]
     await expect(leases.acquire(principalOf('1'), { ...grant, role: 'shop_reader' })).rejects.toMatchObject({

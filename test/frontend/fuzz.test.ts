@@ -25,7 +25,7 @@ const piece = fc.oneof(
   fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes)),
 )
 
-test('whatever is sent ends in a token, a cancel, a refusal with a code, or a closed connection', async () => {
+test('invariant 39: whatever is sent ends in a token, a cancel, a refusal with a code, or a closed connection', async () => {
   const outcomes: unknown[] = []
   await using listener = await listen(
     async (handshaken, stream) => {

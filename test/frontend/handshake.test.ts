@@ -86,7 +86,7 @@ describe('TLS', () => {
     ['no ALPN', undefined],
     ['http/1.1', ['http/1.1']],
     ['what curl and browsers offer', ['h2', 'http/1.1']],
-  ])('direct TLS with %s is HTTP, and never PostgreSQL (invariant 2)', async (_, ALPNProtocols) => {
+  ])('invariant 2: direct TLS with %s is HTTP, and never PostgreSQL', async (_, ALPNProtocols) => {
     await using listener = await handshakes()
     const client = await listener.connectTls({ direct: true, ...(ALPNProtocols && { ALPNProtocols }) })
     // A StartupMessage changes nothing: it stays unread for whoever speaks HTTP.

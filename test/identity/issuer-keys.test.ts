@@ -245,8 +245,8 @@ describe('invariant 14: when keys are fetched', () => {
   })
 })
 
-describe('invariants 11 and 12: which key', () => {
-  test("a kid of one issuer never serves another's token", async () => {
+describe('invariant 11: which key', () => {
+  test("invariant 12: a kid of one issuer never serves another's token", async () => {
     const [mine, other] = [signingKey('shared-kid'), signingKey('shared-kid')]
     const [one, two] = [await keyServer(mine), await keyServer(other)]
     const issuers = {

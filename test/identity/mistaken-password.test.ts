@@ -148,7 +148,7 @@ test('no piece of what was sent is repeated, whatever stands around it', () => {
   )
 })
 
-test('the longest password costs little, whatever it is made of', () => {
+test('invariant 39: the longest password costs little, whatever it is made of', () => {
   const long = (piece: string) => piece.repeat(65_000 / piece.length)
   const hostile = ['eyJ', 'a', 'a.', '.', '/a', '"value" ', '$(', '{"', ' ', 'eyJa.'].map(long)
   const before = process.cpuUsage()

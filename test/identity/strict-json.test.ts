@@ -88,12 +88,12 @@ describe('strict JSON', () => {
     expect(() => parseStrictJson('{"__proto__":1,"__proto__":2}')).toThrow('a key occurs twice')
   })
 
-  test('depth is bounded, also for texts that would overflow a recursive reader', () => {
+  test('invariant 39: depth is bounded, also for texts that would overflow a recursive reader', () => {
     expect(() => parseStrictJson('['.repeat(60_000))).toThrow('nested deeper than 32')
     expect(parseStrictJson(`${'['.repeat(32)}${']'.repeat(32)}`)).toBeDefined()
   })
 
-  test('the number of values is bounded', () => {
+  test('invariant 39: the number of values is bounded', () => {
     const list = (length: number) => JSON.stringify(Array.from({ length }, () => 1))
     expect(parseStrictJson(list(2_000))).toHaveLength(2_000)
     expect(() => parseStrictJson(list(2_001))).toThrow('more than 2000')

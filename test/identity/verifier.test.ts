@@ -94,7 +94,7 @@ describe('a good token', () => {
 })
 
 describe('before the signature is verified, the text is terse', () => {
-  test('unknown issuer, also one that differs in a slash or in case', async () => {
+  test('invariant 12: unknown issuer, also one that differs in a slash or in case', async () => {
     for (const iss of ['https://evil.example', `${GITHUB}/`, GITHUB.toUpperCase(), '', undefined, 7, [GITHUB]]) {
       const error = await refusal(github({ iss }))
       expect(error).toMatchObject({ code: 'issuer_unknown', sqlstate: '28P01', detail: undefined, hint: undefined })
@@ -118,7 +118,7 @@ describe('before the signature is verified, the text is terse', () => {
     expect((await refusal({ iss: 'https://evil.example' })).code).toBe('issuer_unknown')
   })
 
-  test.each(['none', 'HS256', 'RS256', 'ES384'])('algorithm %s is not the issuer’s', async (alg) => {
+  test.each(['none', 'HS256', 'RS256', 'ES384'])('invariant 11: algorithm %s is not the issuer’s', async (alg) => {
     const error = await refusalOf(verifier(), forged({ alg, kid: 'k1' }, github()))
     expect(error).toMatchObject({ code: 'signature_invalid', sqlstate: '28P01' })
     expect(error.message).not.toContain(alg)
@@ -329,7 +329,7 @@ describe('the cache', () => {
     expect((await refusalOf(subject, token)).code).toBe('token_expired')
   })
 
-  test('a token that was refused is looked at again', async () => {
+  test('invariant 15: a token that was refused is looked at again', async () => {
     const subject = verifier()
     const token = await key.sign(github({ nbf: ISSUED + 60 }))
     expect((await refusalOf(subject, token)).code).toBe('token_not_yet_valid')

@@ -208,7 +208,7 @@ async function play(client: RawClient, bytes: Buffer, end: string): Promise<bool
   }
 }
 
-test('the audit and the log of PostgreSQL agree on random pipelines', async () => {
+test('invariant 35: the audit and the log of PostgreSQL agree on random pipelines', async () => {
   const stage = await prepare()
   let next = 1
   const text = (word: Verb): string => `${SQL[word]} /*${next++}*/`

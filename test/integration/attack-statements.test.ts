@@ -79,7 +79,7 @@ const ran = async (what: string): Promise<boolean> =>
   (await stage.admin<{ n: string }>(`select count(*) as n from public.ran where what = '${what}'`, 'shop'))[0]?.n !==
   '0'
 
-test('a Query that is refused for its end is not completed by what pgusher sends last', async () => {
+test('invariant 22: a Query that is refused for its end is not completed by what pgusher sends last', async () => {
   using client = await rawSession(stage, { token: await stage.token() })
   const whole = query(`select public.note('completed') --....`)
   client.send(whole.subarray(0, -2))

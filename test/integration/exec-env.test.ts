@@ -1,9 +1,11 @@
 /** `pgusher env`: a connection for the steps that follow, in each form, used by what reads that form. */
+import { randomBytes } from 'node:crypto'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type EnvFormat, runEnv } from '../../src/client/environment/run-env.ts'
+import { createServerApi } from '../../src/client/server-api.ts'
 import { type CiIssuer, startCiIssuer } from '../support/ci/issuer.ts'
 import { simulateCi } from '../support/ci/simulate.ts'
 import { available, type Finished, output, start } from '../support/commands.ts'
@@ -23,8 +25,14 @@ beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'pgusher-env-'))
   opened.defer(() => rm(directory, { recursive: true }))
   stage = await startStage({
-    issuers: { github: { ...issuer.issuerConfig('github-actions'), require: { repository_owner_id: '9100001' } } },
-    rules: RULES,
+    issuers: {
+      github: { ...issuer.issuerConfig('github-actions'), require: { repository_owner_id: '9100001' } },
+      gitlab: issuer.issuerConfig('gitlab'),
+    },
+    rules: RULES.map((rule) =>
+      rule.name === 'report' && rule.allow ? { ...rule, allow: { ...rule.allow, ticket_life: '5m' } } : rule,
+    ),
+    config: (config) => ({ ...config, tickets: { key: randomBytes(32).toString('base64') } }),
   })
   opened.use(stage)
   const ci = await simulateCi('github-actions', issuer)
@@ -61,6 +69,23 @@ test('url, and json with all variables', async () => {
     FLYWAY_PASSWORD: all['PGPASSWORD'],
   })
   expect(all['JDBC_DATABASE_URL']).toContain(`&password=${all['PGPASSWORD']}&`)
+})
+
+test('a ticket where the rule gives one, and the token with a warning where it gives none', async () => {
+  await using ci = { ...(await simulateCi('gitlab', issuer)), [Symbol.asyncDispose]: () => ci.close() }
+  const { code, stdout, stderr } = await environment('url', { env: ci.env, user: 'shop_reader' })
+  expect({ code, stderr }).toEqual({
+    code: 0,
+    stderr: expect.stringMatching(/^pgusher: GitLab CI\/CD, .*; a ticket until [\d:]+ UTC\n$/),
+  })
+  const ticket = new URL(stdout.trim()).password
+  expect(ticket).toMatch(/^pgut_/)
+  expect(await roleBy(stdout.trim())).toBe('shop_reader')
+  await createServerApi({ server: { host: '127.0.0.1', port: stage.port }, caFile: stage.caFile }).giveBack(ticket)
+  const { stderr: warned } = await environment('url')
+  expect(warned).toMatch(
+    /; warning: the token itself, good for connections until [\d:]+ UTC, as there is no ticket: rule "migrate-production" gives no tickets/,
+  )
 })
 
 if (await available('psql')) {

@@ -161,7 +161,7 @@ const MALFORMED: readonly [string, Buffer][] = [
 ]
 
 test.each(MALFORMED)(
-  '%s ends the session with 08P01, an event, and nothing executed behind it',
+  'invariant 6: %s ends the session with 08P01, an event, and nothing executed behind it',
   async (_what, bytes) => {
     using client = await session()
     // In one segment with a good statement before and a bad one behind.

@@ -43,7 +43,7 @@ function denialOf({ message }: pg.DatabaseError): Promise<StageEvent> {
   )
 }
 
-describe('refused, before PostgreSQL hears of it', () => {
+describe('invariant 15: refused, before PostgreSQL hears of it', () => {
   let stranger: Issuer
 
   beforeAll(async () => {
@@ -220,7 +220,7 @@ describe('what a job leaves', () => {
     expect(await owners('shop')).toEqual([{ name: 'left_behind', owner: 'shop_migrator' }])
   })
 
-  test('objects of the login in two databases, a prepared transaction and a session past pgusher: the login is gone, the data is not', async () => {
+  test('invariant 32: objects of the login in two databases, a prepared transaction and a session past pgusher: the login is gone, the data is not', async () => {
     for (const database of ['shop', 'warehouse'])
       await stage.admin('CREATE SCHEMA open_to_all; GRANT CREATE, USAGE ON SCHEMA open_to_all TO PUBLIC', database)
     const login = await stage.session({ token: await stage.token() }, async (client) => {
@@ -289,7 +289,7 @@ describe('what a job leaves', () => {
 describe('max_session', () => {
   const ofShortRule = async (): Promise<Job> => ({ token: await stage.token('github', { repository_id: '784500009' }) })
 
-  test.each(['in mid statement', 'while idle'])('ends a session within a second, %s', async (when) => {
+  test.each(['in mid statement', 'while idle'])('invariant 17: ends a session within a second, %s', async (when) => {
     const client = new pg.Client(stage.client(await ofShortRule()))
     const farewell = new Promise<Error>((resolve) => client.once('error', resolve))
     await client.connect()

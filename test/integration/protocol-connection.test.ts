@@ -131,7 +131,7 @@ onEachPostgres((stage) => {
     expect(await statementsOf(stage(), idle.port)).toHaveLength(1)
   })
 
-  test('Ctrl-C: a CancelRequest with our key, in the clear and over TLS, of 4 and of 32 bytes', async () => {
+  test('invariant 18: Ctrl-C, a CancelRequest with our key, in the clear and over TLS, of 4 and of 32 bytes', async () => {
     for (const minor of [0, 2]) {
       for (const tls of [false, true]) {
         using client = await session({ minor })

@@ -166,7 +166,7 @@ onEachPostgres((stage) => {
     expect(brief(statements)).toEqual(['select 1/0: 22012', 'select 2: not_executed', 'select 1: success'])
   })
 
-  test('PREPARE and DEALLOCATE by SQL share their names with the protocol', async () => {
+  test('invariant 19: PREPARE and DEALLOCATE by SQL share their names with the protocol', async () => {
     const statements = await during(async (client) => {
       await client.ask(query('prepare "By SQL"(int) as select $1 * 2'))
       expect(await client.ask(bind('', 'By SQL', ['21']), execute(''), sync)).toContain('D 42')

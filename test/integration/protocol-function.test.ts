@@ -84,7 +84,7 @@ onEachPostgres(
       ])
     })
 
-    test('granted: runs, and is recorded with oid and arguments', async () => {
+    test('invariant 20: granted, it runs, and is recorded with oid and arguments', async () => {
       const statements = await during('buildkite', async (client) => {
         expect(await client.ask(functionCall(INT4PL, ['2', '3']))).toEqual(['V 5', 'Z I'])
         expect(await client.ask(functionCall(INT4DIV, ['2', '0']))).toEqual(['E 22012 division by zero', 'Z I'])

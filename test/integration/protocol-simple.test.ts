@@ -110,7 +110,7 @@ onEachPostgres((stage) => {
     expect(statements).toMatchObject([{ class: 'FUNCTION' }, { class: 'MISC_SET', outcome: 'success' }])
   })
 
-  test('statements in LATIN1 and SJIS are recorded as what they say', async () => {
+  test('invariant 22: statements in LATIN1 and SJIS are recorded as what they say', async () => {
     const statements = await during(async (client) => {
       await client.ask(query(`set client_encoding to 'LATIN1'`))
       await client.ask(query(Buffer.from(`select 'Zürich' as größe`, 'latin1')))

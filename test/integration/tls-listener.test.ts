@@ -93,7 +93,7 @@ describe('in the clear', () => {
       startupPacket(80877102, Buffer.from([0, 0, 0, 1, 1, 2, 3])),
       'E 08P01 CancelRequest is malformed',
     ],
-  ])('%s', async (_what, bytes, wanted) => {
+  ])('invariant 35: a beginning with %s leaves its event', async (_what, bytes, wanted) => {
     using client = await approach(stage, 'none')
     const told = await answered(client, bytes)
     expect(told).toHaveLength(1)
@@ -155,7 +155,7 @@ describe('over TLS', () => {
     ])
   })
 
-  test('PostgreSQL over direct TLS without ALPN is closed', async () => {
+  test('invariant 2: PostgreSQL over direct TLS without ALPN is closed', async () => {
     const socket = await dial(stage)
     const port = socket.localPort ?? 0
     const secured = tlsConnect({ socket, ca: stage.ca, servername: 'localhost' })
@@ -195,7 +195,7 @@ describe('over TLS', () => {
     [{ replication: 'database' }, '42501', 'statement_not_allowed'],
     [{ replication: 'perhaps' }, '22023', 'protocol_violation'],
     [{ user: 'x'.repeat(64) }, '42622', 'protocol_violation'],
-  ])('startup parameters %j are refused', async (parameters, sqlstate, code) => {
+  ])('invariant 5: startup parameters %j are refused', async (parameters, sqlstate, code) => {
     const token = await stage.token()
     using client = await approach(stage)
     client.send(startupOf({ token }, { parameters }), passwordMessage(token))
@@ -257,7 +257,7 @@ describe('invariant 8: handshakes that stall', () => {
 })
 
 if (await psqlAvailable()) {
-  test('psql with sslmode=prefer and a token that is refused: it shows both errors, and sends no token in the clear', async () => {
+  test('invariant 9: psql with sslmode=prefer and a token that is refused: it shows both errors, and sends no token in the clear', async () => {
     const token = await stage.token('github', { ref: 'refs/heads/fix-1' })
     const shownByPsql = await new Promise<string>((resolve) => {
       const connection = `host=127.0.0.1 port=${stage.port} user=shop_migrator dbname=shop-prod sslmode=prefer`

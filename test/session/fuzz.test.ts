@@ -157,7 +157,7 @@ test('whatever order messages come in, what ran is on record as it ran, and noth
   )
 })
 
-test('mutated messages of either side throw nothing, and what they leave is bounded', () => {
+test('invariant 39: mutated messages of either side throw nothing, and what they leave is bounded', () => {
   const rubbish = fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes))
   const mutated = fc
     .tuple(fc.oneof(message, fc.constant(terminate), fc.constant(functionCall(1, ['2']))), fc.nat(), fc.nat(255))

@@ -220,7 +220,7 @@ test('names of SQL and protocol share one space', () => {
   ])
 })
 
-test('what has no outcome when the connection breaks is recorded as unknown', () => {
+test('invariant 35: what has no outcome when the connection breaks is recorded as unknown', () => {
   const s = start()
   s.parse('', 'select pg_sleep(9)')
   s.tracker.bind('', '', 20)

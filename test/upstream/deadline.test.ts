@@ -45,7 +45,7 @@ describe('time', () => {
     expect(thrown.message).toMatch(new RegExp(`no answer from 127\\.0\\.0\\.1:\\d+ within 0\\.15 s, while ${stage}$`))
   })
 
-  test('an upstream that drips one byte at a time is given up after connect_timeout too', async () => {
+  test('invariant 7: an upstream that drips one byte at a time is given up after connect_timeout too', async () => {
     const thrown = await refusal(async (peer) => {
       await acceptScram(peer)
       peer.send(AUTHENTICATION_OK)

@@ -22,7 +22,7 @@ import {
 
 afterEach(closeScriptedUpstreams)
 
-describe('invariants 1 and 3: the request for TLS', () => {
+describe('invariant 1: the answer of an upstream to the request for TLS', () => {
   const tls: Partial<DatabaseConfig> = { tls: { mode: 'require' } }
 
   test.each([
@@ -95,7 +95,7 @@ describe('invariant 3: what comes before the login', () => {
   })
 })
 
-describe('invariants 6 and 7: malformed messages', () => {
+describe('invariant 7: malformed messages of an upstream', () => {
   test.each([
     ['a negative length', Buffer.from([0x45, 0xff, 0xff, 0xff, 0xff])],
     ['a length of 3', Buffer.from([0x45, 0, 0, 0, 3])],
@@ -134,7 +134,7 @@ describe('invariants 6 and 7: malformed messages', () => {
     expect(thrown).toMatchObject({ code: 'upstream_unreachable', sqlstate: '08006' })
   })
 
-  test('any bytes end in an error, at once, and leave nothing open', async () => {
+  test('invariant 39: any bytes of an upstream end in an error, at once, and leave nothing open', async () => {
     const junk = fc.uint8Array({ minLength: 1, maxLength: 300 })
     const typed = fc
       .tuple(fc.constantFrom('R', 'E', 'N', 'S', 'K', 'Z'), junk)

@@ -70,7 +70,7 @@ describe('a login', () => {
     await fc.assert(fc.asyncProperty(sizes, check), { numRuns: 15 })
   })
 
-  test('sends one StartupMessage of protocol 3.0 with exactly the given parameters', async () => {
+  test('invariant 5: sends one StartupMessage of protocol 3.0 with exactly the given parameters', async () => {
     let sent = ''
     const { port } = await scriptedUpstream(async (peer) => {
       sent = (await peer.startup()).toString('latin1')
@@ -206,7 +206,7 @@ describe('after the login', () => {
     expect(thrown.message).toContain('a b [2Jxxx')
   })
 
-  test('a refusal without SQLSTATE or text is one as well', async () => {
+  test('invariant 7: a refusal without SQLSTATE or text is one as well', async () => {
     const thrown = await refusal(afterLogin(frame('E', '\0')))
     expect(thrown).toMatchObject({ code: 'upstream_unreachable', sqlstate: '08006' })
     expect(thrown.message).toBe('"shop" refused the session: without a reason')
@@ -227,7 +227,7 @@ describe('after the login', () => {
     expect(thrown.message).toContain('without end')
   })
 
-  test('different parameters without end are cut off', async () => {
+  test('invariant 7: different parameters without end are cut off', async () => {
     const many = Array.from({ length: 300 }, (_, i) => parameter(`p${i}`, 'v'))
     expect((await refusal(afterLogin(...many, SESSION))).message).toContain('parameters without end')
   })
