@@ -16,6 +16,7 @@ export const METRICS = {
   p50_ms: { title: 'p50 ms', digits: 3 },
   p99_ms: { title: 'p99 ms', digits: 2 },
   max_ms: { title: 'slowest ms', digits: 0 },
+  resumed_share: { title: 'resumed', digits: 2 },
   refused: { title: 'refused', digits: 0 },
   idle_kb_per_session: { title: 'KB / session', digits: 1 },
   used_kb_per_session: { title: 'KB / session after 200 KB', digits: 1 },
