@@ -48,7 +48,9 @@ function established(secured: TLSSocket): Promise<void> {
   secured.on('error', onError).once('close', fail).once('end', fail).on('readable', onReadable)
   secured.once('secure', () => {
     secured.off('error', onError).off('close', fail).off('end', fail).off('readable', onReadable)
-    resolve()
+    // Node 24 calls this from within OpenSSL's SSL_read, and runs promises there as well. Who takes both sockets down in that
+    // place frees what OpenSSL is reading with, and the process dies of it: go on when it has returned.
+    setImmediate(resolve)
   })
   return promise
 }
