@@ -33,6 +33,8 @@ Examples:
   $ pgusher exec -s 10.0.0.7:6432 --ca pgusher-ca.crt -d shop-prod -u ci --token-file token.jwt -- psql`,
     )
     .action(async (command: string[], options: Options) => {
+      // A reader of stderr that has gone (`2>&1 | head`) must not end this process, and leave the command without its port.
+      process.stderr.on('error', () => {})
       const { server, database, user, audience, socket = false, quiet = false } = options
       process.exitCode = await runExec({
         ...{ server, database, user, audience, socket, quiet, command, env: process.env },

@@ -34,6 +34,7 @@ Examples:
   $ pgusher explain --config pgusher.yaml --token-file token.jwt --database shop-prod --user shop_migrator
   $ pgusher why D-7Q2MK4 --config /etc/pgusher/pgusher.yaml
   $ pgusher whoami --server pgusher.acme.example       in a CI job: who it is, before it connects
+  $ pgusher exec --server pgusher.acme.example --database shop-prod --user ci -- npx prisma migrate deploy
   $ pgusher serve --config /etc/pgusher/pgusher.yaml`
 
 /** Runs one command line (without node and script) and gives its exit code; nothing is thrown. */

@@ -102,7 +102,7 @@ export function refusalMarkdown(refusal: Refusal, context: RefusalContext): stri
   const code = (text: string): string => (text === '' ? '' : `<code>${escapeMarkdown(text)}</code>`)
   const table = rows.map(({ claim, own, wanted }) => `| ${code(claim)} | ${code(own)} | ${code(wanted)} |`)
   return [
-    `### pgusher refused this job: role ${code(context.user)} on database ${code(context.database)}`,
+    `### No access by pgusher: role ${code(context.user)} on database ${code(context.database)}`,
     `> ${escapeMarkdown(refusal.message)}`,
     ...others.map((line) => `> ${escapeMarkdown(line)}`),
     ...(refusal.hint === undefined ? [] : [`**Next step:** ${escapeMarkdown(refusal.hint)}`]),

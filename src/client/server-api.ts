@@ -6,6 +6,7 @@ import { isIP } from 'node:net'
 import { z } from 'zod'
 import { PRESET_NAMES, type PresetName } from '../config/schema.ts'
 import { AccessError, DENIAL_SQLSTATE, type DenialCode } from '../errors.ts'
+import { AUDIENCE_PATH, TOKEN_PATH, WHOAMI_PATH } from '../http/api.ts'
 import { explainFailure } from '../upstream/failure.ts'
 import { systemCertificates } from '../upstream/transport.ts'
 import { hostAndPort, type ServerAddress, serverPeer } from './server-address.ts'
@@ -58,6 +59,7 @@ export class ApiUnavailable extends Error {
   override name = 'ApiUnavailable'
 }
 
+// Not the schemas of http/api.ts: those are strict, and a newer pgusher may say more than this one knows.
 const audiencesAnswer = z.object({
   // A preset of a newer pgusher is none that this one can have recognised.
   audiences: z.array(z.object({ preset: z.string(), audience: z.string() })),
@@ -107,7 +109,10 @@ const whoamiAnswer = z.object({ identity: identityAnswer, decision: decisionAnsw
 export function createServerApi(options: ServerApiOptions): ServerApi {
   return {
     async audiences(preset) {
-      const answer = await ask(options, { method: 'GET', path: `/v1/audience?preset=${encodeURIComponent(preset)}` })
+      const answer = await ask(options, {
+        method: 'GET',
+        path: `${AUDIENCE_PATH}?preset=${encodeURIComponent(preset)}`,
+      })
       const { audiences, tickets } = understood(audiencesAnswer, answer)
       const known = new Set<string>(PRESET_NAMES)
       return {
@@ -116,15 +121,15 @@ export function createServerApi(options: ServerApiOptions): ServerApi {
       }
     },
     async exchange(token, request) {
-      const answer = await ask(options, { method: 'POST', path: '/v1/token', bearer: token, body: { ...request } })
+      const answer = await ask(options, { method: 'POST', path: TOKEN_PATH, bearer: token, body: { ...request } })
       const { ticket, expires_at, database, user, rule } = understood(ticketAnswer, answer)
       return { text: ticket, expiresAt: Date.parse(expires_at), database, user, rule }
     },
     async giveBack(ticket) {
-      await ask(options, { method: 'DELETE', path: '/v1/token', bearer: ticket })
+      await ask(options, { method: 'DELETE', path: TOKEN_PATH, bearer: ticket })
     },
     async whoami(secret, request) {
-      const answer = await ask(options, { method: 'POST', path: '/v1/whoami', bearer: secret, body: { ...request } })
+      const answer = await ask(options, { method: 'POST', path: WHOAMI_PATH, bearer: secret, body: { ...request } })
       return understood(whoamiAnswer, answer)
     },
   }

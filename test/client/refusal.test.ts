@@ -59,7 +59,7 @@ test('without a token that can be read there are the server’s words', () => {
 test('Markdown: a table', () => {
   const text = refusalMarkdown(refusal, context(githubClaims({ ref: 'refs/heads/fix-1' })))
   expect(text).toMatch(
-    /^### pgusher refused this job: role <code>shop&#95;migrator<\/code> on database <code>shop-prod<\/code>$/m,
+    /^### No access by pgusher: role <code>shop&#95;migrator<\/code> on database <code>shop-prod<\/code>$/m,
   )
   expect(text).toMatch(
     /^\| <code>ref<\/code> \| <code>refs\/heads\/fix-1<\/code> \| <code>"refs\/heads\/main"<\/code> \|$/m,

@@ -140,7 +140,7 @@ test('a refusal: told on stderr, nothing on stdout that a shell would take, a pa
   expect(reason).toMatch(/this job may not use role "shop_reader"; it may use "shop_migrator" \[D-\w{6}\]$/)
   const summary = await readFile(github['GITHUB_STEP_SUMMARY'] ?? '', 'utf8')
   expect(summary).toContain(
-    '### pgusher refused this job: role <code>shop&#95;reader</code> on database <code>shop-prod</code>',
+    '### No access by pgusher: role <code>shop&#95;reader</code> on database <code>shop-prod</code>',
   )
   expect(summary).toContain('| <code>repository</code> | <code>acme/shop</code> |')
   const shell = await environment('shell', { user: 'shop_reader' })

@@ -15,8 +15,8 @@ import { type ExecOptions, startExec } from '../support/exec.ts'
 import { RULES, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually, postgresVersions, setupShop } from '../support/postgres.ts'
 
-/** Seconds. pgusher takes a token until 30 s after its end, so these are over ten seconds after they were issued. */
-const LIFE = -20
+/** Seconds. pgusher takes a token until 30 s after its end, so these are over eight seconds after they were issued. */
+const LIFE = -22
 const OVER_AFTER = (30 + LIFE) * 1_000
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const JDBC = '/usr/share/java/postgresql.jar'
