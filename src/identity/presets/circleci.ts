@@ -54,7 +54,8 @@ export const circleci: Preset = {
   ],
   mustAgree: [],
   tokenRecipe: `circleci run oidc get --claims '{"aud":"AUD"}'`,
-  refetchable: false,
+  // By its command, which a custom audience needs anyway; not verified against a live job.
+  refetchable: true,
   // The default is the organisation's UUID, the same for everybody who trusts that organisation.
   refusedAudiences: [/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i],
   job(claims, { runUrlBase }) {
