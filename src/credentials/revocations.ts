@@ -34,7 +34,7 @@ export interface Issued {
 }
 
 export interface Revocations {
-  /** @returns undefined when it is gone; otherwise it is tried again every 15 s and by `retry`. */
+  /** @returns undefined when it is gone; otherwise it is tried again after 1 s, then less and less often up to every 15 s, and by `retry`. */
   takeBack(issued: Issued, reason: RevokeReason): Promise<RevokeFailure | undefined>
   /** Tries everything again at once. */
   retry(): Promise<RevokeFailure[]>
@@ -42,7 +42,8 @@ export interface Revocations {
   stop(): void
 }
 
-const RETRY = 15_000
+/** Milliseconds. A connection that broke works again in a moment; what really stands in the way stays for minutes. */
+const RETRY = { first: 1_000, last: 15_000 }
 
 export function credentialEvent(
   event: CredentialEvent['event'],
@@ -67,6 +68,7 @@ export function credentialEvent(
 export function createRevocations(onEvent: (event: CredentialEvent) => void, now: () => number): Revocations {
   const unrevoked = new Map<string, { issued: Issued; reason: RevokeReason }>()
   let timer: NodeJS.Timeout | undefined
+  let wait = RETRY.first
   let stopped = false
 
   const takeBack = async (issued: Issued, reason: RevokeReason): Promise<RevokeFailure | undefined> => {
@@ -74,6 +76,7 @@ export function createRevocations(onEvent: (event: CredentialEvent) => void, now
     try {
       await issued.minter.revoke(issued.credential, reason)
       unrevoked.delete(login)
+      if (unrevoked.size === 0) wait = RETRY.first
       onEvent(credentialEvent('credential.revoked', issued, reason, now()))
       return undefined
     } catch (error) {
@@ -81,7 +84,7 @@ export function createRevocations(onEvent: (event: CredentialEvent) => void, now
       // Said once; when it is gone at last, that is said too.
       if (!unrevoked.has(login)) onEvent(credentialEvent('credential.revoke_failed', issued, why, now()))
       unrevoked.set(login, { issued, reason })
-      if (!stopped) timer ??= setTimeout(onTimer, RETRY).unref()
+      if (!stopped) timer ??= setTimeout(onTimer, wait).unref()
       return { login, alias: issued.grant.database, reason: why }
     }
   }
@@ -91,6 +94,7 @@ export function createRevocations(onEvent: (event: CredentialEvent) => void, now
   }
   const onTimer = (): void => {
     timer = undefined
+    wait = Math.min(wait * 2, RETRY.last)
     void retry()
   }
   const stop = (): void => {

@@ -8,7 +8,7 @@ import { formatDiagnostics } from '../../src/config/diagnostics.ts'
 import type { ListenAddress } from '../../src/config/scalars.ts'
 import { startProxy } from '../../src/proxy.ts'
 import { createLog } from '../../src/telemetry/log.ts'
-import { eventually } from './postgres.ts'
+import { eventually } from './shop.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 
@@ -56,11 +56,16 @@ async function logLines(logFile: string): Promise<LogLine[]> {
 }
 
 /** `pgusher serve` under this Node. @throws Error with the log's end where it does not come up */
-export async function startChild(configFile: string, logFile: string): Promise<RunningPgusher> {
+export async function startChild(
+  configFile: string,
+  logFile: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<RunningPgusher> {
   const log = await open(logFile, 'a')
   const before = (await logLines(logFile)).length
   const child = spawn(process.execPath, [MAIN, 'serve', '--config', configFile], {
     stdio: ['ignore', 'ignore', log.fd],
+    env: { ...process.env, ...env },
   })
   await log.close()
   const exited = once(child, 'exit')

@@ -38,6 +38,8 @@ export interface StageOptions {
   config?: (config: ConfigInput) => ConfigInput
   /** `pgusher serve` as a child process, for signals and kill -9. */
   spawn?: boolean
+  /** Variables of the child process, over those of this one. */
+  env?: Readonly<Record<string, string>>
   /** Another server than the file's PostgreSQL 18, with `setupShop` done. */
   upstream?: Upstream
 }
@@ -150,7 +152,7 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
     writeConfig(options),
   ])
   const start = (): Promise<RunningPgusher> =>
-    (options.spawn === true ? startChild : startInProcess)(configFile, logFile)
+    options.spawn === true ? startChild(configFile, logFile, options.env) : startInProcess(configFile, logFile)
   let pgusher = await start()
   const portOf = (): number => (pgusher.address.kind === 'tcp' ? pgusher.address.port : 0)
 

@@ -1,0 +1,129 @@
+/** What must hold when a fault is over: no session, no role, no descriptor and no event is missing or left. */
+import { readdir, readFile, readlink } from 'node:fs/promises'
+import { get } from 'node:http'
+import type { ListenAddress } from '../../src/config/scalars.ts'
+import { eventually } from './shop.ts'
+
+/** Values by name and labels, e.g. `pgusher_denials_total{code="draining"}`. */
+export type Samples = ReadonlyMap<string, number>
+
+export interface Event {
+  event: string
+  session?: { id: string }
+  client?: { port?: number }
+  pgusher: Record<string, unknown> & { seq: number; outcome: string }
+}
+
+/** A pgusher in a process of its own, what it writes, and what the superuser sees. */
+export interface Watched {
+  pid: number
+  httpAddress: ListenAddress
+  /** Audit files, oldest first. */
+  auditFiles(): Promise<readonly string[]>
+  admin(sql: string): Promise<readonly Record<string, unknown>[]>
+}
+
+/** Without an agent: a connection that is kept would be counted as a descriptor. */
+export async function readMetrics(address: ListenAddress): Promise<Samples> {
+  const port = address.kind === 'tcp' ? address.port : 0
+  const text = await new Promise<string>((resolve, reject) => {
+    const request = get({ host: '127.0.0.1', port, path: '/metrics', agent: false }, (response) => {
+      const chunks: Buffer[] = []
+      response.on('data', (chunk: Buffer) => chunks.push(chunk))
+      response.once('end', () => resolve(Buffer.concat(chunks).toString())).once('error', reject)
+    })
+    request.once('error', reject)
+  })
+  const samples = text.matchAll(/^([a-z_]+(?:\{[^}]*\})?) (\S+)$/gm)
+  return new Map([...samples].map(([, name = '', value]) => [name, Number(value)]))
+}
+
+/** All labels of a metric together. */
+export function total(samples: Samples, name: string): number {
+  let sum = 0
+  for (const [key, value] of samples) if (key === name || key.startsWith(`${name}{`)) sum += value
+  return sum
+}
+
+/** Sockets of a process, which is what connections leave behind; the rest are files, pipes and timers of Node's own. */
+export async function openSockets(pid: number): Promise<number> {
+  const names = await readdir(`/proc/${pid}/fd`)
+  const targets = await Promise.all(names.map((name) => readlink(`/proc/${pid}/fd/${name}`).catch(() => '')))
+  return targets.filter((target) => target.startsWith('socket:')).length
+}
+
+export async function readAudit(files: readonly string[]): Promise<Event[]> {
+  const texts = await Promise.all(files.map((file) => readFile(file, 'utf8')))
+  const lines = texts.flatMap((text) => text.split('\n').slice(0, -1))
+  return lines.map((line) => JSON.parse(line) as Event)
+}
+
+/** What stands in the way of saying that nothing is missing; empty where nothing does. */
+export function missingEvents(events: readonly Event[], samples: Samples): string[] {
+  const wrong: string[] = []
+  const compare = (what: string, recorded: number, counted: number): void => {
+    if (recorded !== counted) wrong.push(`${what}: ${recorded} in the audit, ${counted} in the metrics`)
+  }
+  const named = (...names: string[]): Event[] => events.filter(({ event }) => names.includes(event))
+  const gap = events.findIndex(({ pgusher }, index) => pgusher.seq !== index + 1)
+  if (gap >= 0) wrong.push(`the sequence breaks at line ${gap + 1}: ${events[gap]?.pgusher.seq}`)
+  compare('events', events.length, total(samples, 'pgusher_audit_events_total'))
+  compare('statements', named('statement', 'statement.denied').length, total(samples, 'pgusher_statements_total'))
+  const denied = named('session.denied')
+  compare('denials', denied.length, total(samples, 'pgusher_denials_total'))
+  const ended = named('session.ended')
+  const silent = samples.get('pgusher_sessions_total{outcome="failure",code="no_startup"}') ?? 0
+  compare('sessions', ended.length + denied.length, total(samples, 'pgusher_sessions_total') - silent)
+  return [...wrong, ...unfinished(events, ended)]
+}
+
+/** Sessions without an end, and those whose totals are not what is on record. */
+function unfinished(events: readonly Event[], ended: readonly Event[]): string[] {
+  const statements = new Map<string | undefined, number>()
+  for (const { event, session } of events) {
+    if (event === 'statement' || event === 'statement.denied')
+      statements.set(session?.id, (statements.get(session?.id) ?? 0) + 1)
+  }
+  const over = new Set(ended.map(({ session }) => session?.id))
+  const open = events.filter(({ event, session }) => event === 'session.started' && !over.has(session?.id))
+  const short = ended.filter(({ session, pgusher }) => {
+    const { totals } = pgusher as unknown as { totals: { statements: number } }
+    return totals.statements !== (statements.get(session?.id) ?? 0)
+  })
+  return [
+    ...open.map(({ session }) => `session ${session?.id} has no end`),
+    ...short.map(({ session }) => `session ${session?.id} has other statements than its totals say`),
+  ]
+}
+
+const BACKENDS = `SELECT usename::text AS name FROM pg_stat_activity
+  WHERE backend_type = 'client backend' AND (usename LIKE 'pgu\\_%' OR usename IS NULL)
+  UNION ALL SELECT rolname FROM pg_roles WHERE rolname LIKE 'pgu\\_%'`
+
+/** What is left now, in words. */
+export async function whatIsLeft(watched: Watched, sockets: number): Promise<string[]> {
+  const samples = await readMetrics(watched.httpAddress)
+  const gauges = ['pgusher_sessions', 'pgusher_unauthenticated_connections', 'pgusher_credentials']
+  const [events, backends, open] = await Promise.all([
+    watched.auditFiles().then(readAudit),
+    watched.admin(BACKENDS),
+    openSockets(watched.pid),
+  ])
+  return [
+    ...gauges.filter((name) => samples.get(name) !== 0).map((name) => `${name} is ${samples.get(name)}`),
+    ...backends.map(({ name }) => `role or backend ${name}`),
+    ...(open > sockets ? [`${open - sockets} sockets more than the ${sockets} before`] : []),
+    ...missingEvents(events, samples),
+  ]
+}
+
+/** @param sockets of before the fault. @throws Error with what is left after `timeout` ms */
+export async function nothingLeft(watched: Watched, sockets: number, timeout = 10_000): Promise<void> {
+  let left: string[] = []
+  await eventually(async () => {
+    left = await whatIsLeft(watched, sockets)
+    return left.length === 0
+  }, timeout).catch(() => {
+    throw new Error(`left behind after ${timeout} ms:\n${left.join('\n')}`)
+  })
+}
