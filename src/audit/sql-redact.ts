@@ -25,7 +25,7 @@ const SQL_INSIDE =
   /^[\s(]*(?:select|insert|update|delete|with|merge|truncate|create|alter|drop|grant|revoke|call|set|table|values)\b/i
 /** Cheap first look: a text without any of these holds nothing that the rules below take out. */
 const WORTH_A_LOOK =
-  /pass|pwd|secret|token|credential|conn(?:ection|info|str)|key|program|dsn|dblink|crypt|hmac|pgp_|scram-|:\/\/|user\s+mapping|set_config|-----begin|eyj|bearer|authorization/i
+  /pass|pwd|secret|token|credential|conn(?:ection|info|str)|key|program|dsn|dblink|crypt|hmac|pgp_|scram-|:\/\/|user\s+mapping|(?:create|alter)\s+(?:role|user|group)\b|set_config|-----begin|eyj|bearer|authorization/i
 
 /** How often dollar-quoted bodies are looked into; deeper ones go as a whole. */
 const MAX_DEPTH = 4
@@ -121,6 +121,7 @@ function redactStatement(scope: Scope, depth: number, strict: boolean, ranges: R
     strict ||
     isUserMapping(scope) ||
     all.some((token) => token.kind === 'string' && SECRET_INSIDE.test(inside(scope.text(token))))
+  const ofRole = isRoleStatement(scope)
   const setting = secretSetting(scope)
   const secretCalls = argumentsOfSecretFunctions(scope)
   let previousTaken = false
@@ -133,6 +134,7 @@ function redactStatement(scope: Scope, depth: number, strict: boolean, ranges: R
     const taken =
       previousTaken ||
       namedSecret(scope, at) ||
+      (ofRole && scope.name(all[at - 1]) !== 'until') ||
       ((secretCalls.has(at) || (everything && token.kind === 'string')) && !harmlessSql(scope.text(token)))
     if (taken) ranges.push({ start: token.start, end: token.end, by: REDACTED })
     else if (token.kind === 'dollar') redactBody(scope, token, depth, ranges)
@@ -179,6 +181,13 @@ function namedSecret(scope: Scope, at: number): boolean {
       ? /^(?:=|:=|=>|<>|!=)$/.test(scope.text(before))
       : /^(?:to|is|like)$/.test(scope.name(before))
   return SECRET_NAME.test(scope.name(linked ? scope.all[at - 2] : before))
+}
+
+/** Of a role's options only PASSWORD and VALID UNTIL take a text: `PASWORD '…'` is the first one, and fails with its text on record. */
+function isRoleStatement(scope: Scope): boolean {
+  const [verb, kind] = scope.all.slice(0, 2).map(scope.name)
+  if (!/^(?:create|alter)$/.test(verb ?? '') || !/^(?:role|user|group)$/.test(kind ?? '')) return false
+  return !isUserMapping(scope) && !scope.all.some((token) => /^(?:set|reset)$/.test(scope.name(token)))
 }
 
 const isUserMapping = (scope: Scope): boolean =>

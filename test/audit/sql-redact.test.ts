@@ -60,6 +60,8 @@ const STATEMENTS = [
 const BROKEN = [
   "alter role bob password 'hunter2",
   "alter role bob passwrod, password 'hunter2' oops",
+  "alter role bob pasword 'hunter2'",
+  'create user bob with login encrypted pass_word $$hunter2$$',
   "selec dblink('password=hunter2')",
   "alter role x password 'a\\'hunter2'",
   "do $$ alter role x password 'hunter2'",
@@ -105,7 +107,7 @@ describe('invariant 38: secrets inside SQL', () => {
 
   test.each([
     "select * from orders where note = 'x'",
-    "alter role bob set search_path to 'a'",
+    "alter role bob set search_path to 'a', 'b'",
     "select set_config('search_path', 'a', false)",
     'create table tokens (id int, secret text)',
     "create table if not exists auth.secrets (kind text check (kind in ('a', 'b')))",
