@@ -99,6 +99,8 @@ async function warmUp(cases: readonly Case[], contestants: ReadonlyMap<Name, Con
 export interface PartResult {
   measurements: Measurement[]
   failures: Failure[]
+  /** There was no time for all of the first round. */
+  cutShort: boolean
 }
 
 /**
@@ -121,6 +123,7 @@ export async function measurePart(
       const names = one.contestants.filter((name) => contestants.has(name))
       for (let turn = 0; turn < names.length; turn++) {
         bench.signal.throwIfAborted()
+        if (performance.now() > bench.deadline) return { measurements, failures, cutShort: round === 1 }
         const contestant = names[(turn + round - 1) % names.length]!
         const at = { part: part.name, case: one.name, contestant }
         if (failures.some((failure) => failure.case === one.name && failure.contestant === contestant)) continue
@@ -140,5 +143,5 @@ export async function measurePart(
     const elapsed = (performance.now() - begun) / 1_000
     if (elapsed + elapsed / round > part.budget) break
   }
-  return { measurements, failures }
+  return { measurements, failures, cutShort: false }
 }

@@ -37,6 +37,8 @@ export interface Bench {
   quick: boolean
   /** Aborted by Ctrl-C. */
   signal: AbortSignal
+  /** `performance.now()` after which nothing more is begun: a bench on a busy machine ends, too. */
+  deadline: number
   /** Another process of a contestant, for figures that an earlier load would spoil. @throws Error where it is not installed */
   startAnew(name: Name): Promise<Contestant>
 }
@@ -57,9 +59,11 @@ export interface Part {
   /** Rounds of a whole bench, and seconds after which no further round begins. */
   rounds: number
   budget: number
-  /** False where each measurement starts its contestant itself. */
+  /** False where a measurement starts its contestant itself, or warms it up in a way of its own. */
   warm: boolean
   /** Tables and files of its own. @returns why the part cannot be measured here */
   prepare?(bench: Bench): Promise<string | undefined>
+  /** Takes down what `prepare` started. */
+  end?(): Promise<void>
   cases(bench: Pick<Bench, 'quick'>): readonly Case[]
 }

@@ -16,6 +16,9 @@ import { verdicts } from './targets.ts'
 
 const SAVED = new URL('results.json', import.meta.url)
 
+/** Seconds after which no further measurement is begun. */
+const TIME = { quick: 165, full: 29 * 60 }
+
 const USAGE = `npm run bench -- [options]
   --quick        one round of short runs, less than three minutes in all; without it less than thirty
   --only LIST    parts (${PARTS.map(({ name }) => name).join(', ')}) and contestants (${NAMES.join(', ')}), with commas
@@ -86,9 +89,10 @@ async function startAll(
   return running
 }
 
-function benchOf(stage: Stage, { quick }: Settings): Bench {
+function benchOf(stage: Stage, { quick }: Settings, begun: number): Bench {
+  const deadline = begun + (quick ? TIME.quick : TIME.full) * 1_000
   return {
-    ...{ stage, quick, signal: stop.signal },
+    ...{ stage, quick, signal: stop.signal, deadline },
     async startAnew(name) {
       const contestant = await CONTESTANTS[name](stage)
       if (typeof contestant === 'string') throw new Error(contestant)
@@ -106,26 +110,42 @@ interface Outcome {
 }
 
 async function measureAll(settings: Settings): Promise<Outcome> {
+  const begun = performance.now()
   await using stack = new AsyncDisposableStack()
   const stage = await startStage()
   stack.defer(() => stage.stop())
   const contestants = await startAll(stage, settings, stack)
-  const bench = benchOf(stage, settings)
+  const bench = benchOf(stage, settings, begun)
   const outcome: Outcome = { measurements: [], failures: [], leftOut: [], versions: { postgresql: stage.version } }
   for (const [name, { version }] of contestants) outcome.versions[name] = version
-  for (const part of settings.parts) {
-    stop.signal.throwIfAborted()
+  for (const part of settings.parts) await runPart(part, contestants, bench, settings, outcome)
+  return outcome
+}
+
+async function runPart(
+  part: Part,
+  contestants: ReadonlyMap<Name, Contestant>,
+  bench: Bench,
+  settings: Settings,
+  outcome: Outcome,
+): Promise<void> {
+  stop.signal.throwIfAborted()
+  const leaveOut = (reason: string): void => {
+    console.log(`${part.name} is left out: ${reason}`)
+    outcome.leftOut.push({ part: part.name, reason })
+  }
+  if (performance.now() > bench.deadline) return leaveOut('there was no time left')
+  try {
     const reason = await part.prepare?.(bench)
-    if (reason !== undefined) {
-      console.log(`${part.name} is left out: ${reason}`)
-      outcome.leftOut.push({ part: part.name, reason })
-      continue
-    }
-    const { measurements, failures } = await measurePart(part, contestants, bench, settings.rounds ?? part.rounds)
+    if (reason !== undefined) return leaveOut(reason)
+    const rounds = settings.rounds ?? part.rounds
+    const { measurements, failures, cutShort } = await measurePart(part, contestants, bench, rounds)
     outcome.measurements.push(...measurements)
     outcome.failures.push(...failures)
+    if (cutShort) leaveOut('there was no time for all of it')
+  } finally {
+    await part.end?.()
   }
-  return outcome
 }
 
 async function main(): Promise<void> {

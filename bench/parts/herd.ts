@@ -6,7 +6,7 @@ import { median, percentile } from '../statistics.ts'
 import { type FreshContestant, startFresh } from './fresh.ts'
 
 const FULL = 1_000
-const QUICK = 300
+const QUICK = 200
 /** Connections of one job. */
 const PER_JOB = 10
 
@@ -36,7 +36,7 @@ export const herd: Part = {
   cases: ({ quick }): Case[] => [
     {
       name: quick ? String(QUICK) : String(FULL),
-      contestants: ['direct', 'pgbouncer', 'haproxy', 'pgusher'],
+      contestants: quick ? ['pgbouncer', 'pgusher'] : ['direct', 'pgbouncer', 'haproxy', 'pgusher'],
       // Anew, since a pooler keeps a thousand connections to PostgreSQL afterwards, which others need.
       async run(_, bench: Bench, name) {
         await using fresh = await startFresh(bench, name)

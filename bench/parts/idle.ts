@@ -8,13 +8,13 @@ import { residentBytes } from '../proc.ts'
 import { type FreshContestant, startFresh } from './fresh.ts'
 
 const FULL = 1_000
-const QUICK = 300
+const QUICK = 200
 const PER_JOB = 10
 const RESULT_BYTES = 200 * 1024
 /** Connections, and queries, under way at once: as jobs come, not as a herd. */
 const AT_ONCE = 16
 /** Milliseconds until memory is read: what a proxy frees by itself shortly after, it has freed. */
-const SETTLE = { full: 5_000, quick: 1_500 }
+const SETTLE = { full: 5_000, quick: 1_000 }
 
 async function memoryOf({ contestant }: FreshContestant, variant: Variant, bench: Bench): Promise<Figures> {
   const count = bench.quick ? QUICK : FULL

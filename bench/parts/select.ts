@@ -15,7 +15,7 @@ export const TAKING_PART: Readonly<Record<Variant, readonly Name[]>> = {
 }
 
 /** Of a quick bench. */
-const QUICK = /^prepared\/8\/|^prepared\/(1|32)\/(plain|tls)|^(simple|extended)\/8\/plain/
+const QUICK = /^prepared\/8\/|^prepared\/1\/(plain|tls)|^simple\/8\/plain/
 
 /** CPU, throughput and latency of one run of pgbench. @param load with the number of statements in a transaction */
 export async function transactions(

@@ -9,7 +9,7 @@ export const tpcb: Part = {
   title: 'TPC-B of pgbench, prepared statements, 8 clients',
   ...{ rounds: 3, budget: 90, warm: true },
   cases: ({ quick }) =>
-    (['plain', 'tls'] as const).map((variant): Case => {
+    (quick ? (['tls'] as const) : (['plain', 'tls'] as const)).map((variant): Case => {
       const load = { protocol: 'prepared', clients: CLIENTS, script: 'tpcb-like', statements: 7 } as const
       const amount = { seconds: quick ? 1 : 3 }
       return {

@@ -1,0 +1,179 @@
+/** How fast roles are made and dropped where commits are durable, and what of it is not the commits. */
+import pg from 'pg'
+import type { PostgresServer } from '../../src/cli/demo/embedded-postgres.ts'
+import { startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
+import type { DatabaseConfig } from '../../src/config/schema.ts'
+import { createMinter } from '../../src/credentials/create.ts'
+import type { Minter } from '../../src/credentials/minter.ts'
+import type { Principal } from '../../src/identity/principal.ts'
+import type { Grant } from '../../src/policy/types.ts'
+import { known } from '../measure.ts'
+import type { Case, Figures, Part } from '../part.ts'
+import { ADMIN, createRoles, DATABASE, debianBinaries, GROUP } from '../stage.ts'
+import { median } from '../statistics.ts'
+
+const AT_ONCE = 16
+const WARM_UP = 50
+const LIFE = 300_000
+
+function principalOf(job: number): Principal {
+  return {
+    ...{ issuerName: 'github', provider: 'github-actions', iss: 'https://issuer.invalid', subject: `job ${job}` },
+    ...{ claims: new Map(), auditClaims: {}, job: { runId: String(job) }, jobKey: JSON.stringify(['bench', job]) },
+    ...{ tokenSha256: '0'.repeat(64), issuedAt: Date.now(), expiresAt: Date.now() + LIFE, tenancyMatches: true },
+  }
+}
+
+const GRANT: Grant = {
+  ...{
+    rule: 'bench',
+    ruleset: 'bench',
+    policyVersion: '0'.repeat(64),
+    database: DATABASE,
+    role: GROUP,
+    textMode: 'full',
+  },
+  ...{ maxSession: LIFE, maxConnections: 10, windowConnections: 1_000 },
+  ...{ anyAddress: false, functionCall: false, replication: false },
+}
+
+function minterOf({ host, port }: PostgresServer, boot: string): Minter {
+  const config: DatabaseConfig = {
+    ...{ host, port, dbname: DATABASE, tls: { mode: 'disable' }, connect_timeout: 5_000, audit: {} },
+    credentials: { kind: 'ephemeral-role', admin: ADMIN, prefix: 'pgu_', linger: 0 },
+  }
+  return createMinter({ alias: DATABASE, config, dbname: DATABASE }, { name: 'bench', boot })
+}
+
+let jobs = 0
+
+/** Mints and drops `count` roles, `atOnce` at a time, by the minters in turn. @returns milliseconds of each, and seconds of all */
+async function mintAndDrop(
+  minters: readonly Minter[],
+  count: number,
+  atOnce: number,
+): Promise<{ each: number[]; all: number }> {
+  const begun = performance.now()
+  const each: number[] = []
+  let left = count
+  const worker = async (minter: Minter): Promise<void> => {
+    while (left-- > 0) {
+      const from = performance.now()
+      const credential = await minter.mint(principalOf(++jobs), GRANT, Date.now() + LIFE)
+      await minter.revoke(credential, 'job_ended')
+      each.push(performance.now() - from)
+    }
+  }
+  await Promise.all(Array.from({ length: atOnce }, (_, index) => worker(minters[index % minters.length]!)))
+  return { each, all: (performance.now() - begun) / 1_000 }
+}
+
+async function withMinters<T>(
+  server: PostgresServer,
+  count: number,
+  work: (minters: Minter[]) => Promise<T>,
+): Promise<T> {
+  const minters = Array.from({ length: count }, (_, index) => minterOf(server, `bench-${++jobs}-${index}`))
+  try {
+    // Connections and plans are there before it counts.
+    await mintAndDrop(minters, WARM_UP, count)
+    return await work(minters)
+  } finally {
+    await Promise.all(minters.map((minter) => minter.close()))
+  }
+}
+
+async function withSuperuser<T>({ superuserUrl }: PostgresServer, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client(superuserUrl)
+  await client.connect()
+  try {
+    return await work(client)
+  } finally {
+    await client.end()
+  }
+}
+
+const position = async (client: pg.Client): Promise<string> =>
+  (await client.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')).rows[0]!.lsn
+
+/** Commit records in the log, which is what the disk is waited for; statistics of the server come seconds late. */
+async function commitsIn(client: pg.Client, from: string, to: string): Promise<number> {
+  const sql = `SELECT coalesce(sum(count), 0)::int AS commits FROM pg_get_wal_stats($1, $2, true)
+               WHERE "resource_manager/record_type" LIKE 'Transaction/COMMIT%'`
+  return (await client.query<{ commits: number }>(sql, [from, to])).rows[0]!.commits
+}
+
+/** Milliseconds of one that does next to nothing. */
+async function oneCommit(client: pg.Client, count: number): Promise<number> {
+  const each: number[] = []
+  for (let index = 0; index < count; index++) {
+    const from = performance.now()
+    await client.query('INSERT INTO bench_commit VALUES (1)')
+    each.push(performance.now() - from)
+  }
+  return median(each)
+}
+
+async function oneAtATime(server: PostgresServer, count: number): Promise<Figures> {
+  return await withMinters(server, 1, (minters) =>
+    withSuperuser(server, async (client) => {
+      const commit = await oneCommit(client, count)
+      const from = await position(client)
+      const { each, all } = await mintAndDrop(minters, count, 1)
+      const commits = (await commitsIn(client, from, await position(client))) / count
+      const figures = { mint_ms: median(each), mints_per_s: count / all, commits, commit_ms: commit }
+      return known({ ...figures, beyond_commits_ms: figures.mint_ms - commits * commit })
+    }),
+  )
+}
+
+async function sixteenAtOnce(server: PostgresServer, count: number, minterCount: number): Promise<Figures> {
+  return await withMinters(server, minterCount, async (minters) => {
+    const { each, all } = await mintAndDrop(minters, count, AT_ONCE)
+    return known({ mint_ms: median(each), mints_per_s: count / all })
+  })
+}
+
+/** One for the whole part, with a disk that is waited for. */
+let durable: PostgresServer | undefined
+
+async function startDurable(): Promise<PostgresServer> {
+  const server = await startPostgres({ ...debianBinaries(), durable: true })
+  await withSuperuser(server, async (client) => {
+    await createRoles(client)
+    await client.query('CREATE TABLE bench_commit (v int); CREATE EXTENSION pg_walinspect')
+  })
+  return server
+}
+
+export const mint: Part = {
+  name: 'mint',
+  title: 'A role made and dropped again, with fsync',
+  ...{ rounds: 3, budget: 40, warm: false },
+  async prepare({ signal }) {
+    signal.throwIfAborted()
+    try {
+      durable = await startDurable()
+      return undefined
+    } catch (error) {
+      return `commits are counted with pg_walinspect of PostgreSQL 15: ${error instanceof Error ? error.message : error}`
+    }
+  },
+  async end() {
+    await durable?.stop()
+  },
+  cases({ quick }) {
+    const count = quick ? 60 : 200
+    const caseOf = (name: string, run: (server: PostgresServer) => Promise<Figures>): Case => ({
+      name,
+      contestants: ['pgusher'],
+      run: async () => run(durable!),
+    })
+    return [
+      caseOf('one-at-a-time', (server) => oneAtATime(server, count)),
+      caseOf('16-at-once', (server) => sixteenAtOnce(server, count * 2, 1)),
+      // What the server could do if pgusher had no queue of its own.
+      caseOf('16-at-once, 16 minters', (server) => sixteenAtOnce(server, count * 2, AT_ONCE)),
+    ]
+  },
+}
