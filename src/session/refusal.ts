@@ -69,6 +69,7 @@ export function recordLostConnection(
       ? new AccessError('token_missing', late ?? 'the client went away when it was asked for its token')
       : new AccessError('protocol_violation', late ?? lost.message)
   proxy.metrics.denial(error.code)
+  proxy.metrics.sessionEnded('denied', error.code)
   proxy.recorder.event(denialEvent(error, stage, undefined, maxEvent(proxy)), identity)
 }
 

@@ -19,7 +19,7 @@ const startServer = () => startPostgres({ dataDir, settings: { max_connections: 
 beforeAll(async () => {
   dataDir = await mkdtemp(join(tmpdir(), 'pgusher-fault-'))
   server = await startServer()
-  watched = await startWatchedStage({ listen: { handshake_timeout: '2s' } }, server)
+  watched = await startWatchedStage({ server, listen: { handshake_timeout: '2s' } })
 })
 afterEach(async () => {
   watched.path.heal()

@@ -103,7 +103,10 @@ export async function rawSession(stage: Stage, job: Job, options: RawOptions = {
   for (;;) {
     const message = await client.next()
     const text = shown(message)
-    if (message.type === 'E') throw new Error(text)
+    if (message.type === 'E') {
+      client.socket.destroy()
+      throw new Error(text)
+    }
     if (text === 'R 3') client.send(passwordMessage(job.token))
     else if (message.type === 'S') {
       const [name, value] = cstrings(message.body)

@@ -15,8 +15,14 @@ export interface WatchedStage extends AsyncDisposable {
   nothingLeft(timeout?: number): Promise<void>
 }
 
-/** @param server without it the file's own, on which the shop is set up here */
-export async function startWatchedStage(options: StageOptions = {}, own?: PostgresServer): Promise<WatchedStage> {
+export interface WatchedStageOptions extends StageOptions {
+  /** Without it the test file's own; the shop is set up on it here. */
+  server?: PostgresServer
+  /** Where the audit is written elsewhere, or goes on in a second file. */
+  auditFiles?: (stage: Stage) => readonly string[]
+}
+
+export async function startWatchedStage({ server: own, ...options }: WatchedStageOptions = {}): Promise<WatchedStage> {
   const server = own ?? (await sharedPostgres())
   const upstream = { server, shop: await setupShop(server) }
   const path = await startFaultProxy(server)
@@ -37,7 +43,7 @@ export async function startWatchedStage(options: StageOptions = {}, own?: Postgr
     get httpAddress() {
       return stage.pgusher.httpAddress
     },
-    auditFiles: async () => [stage.auditFile],
+    auditFiles: async () => options.auditFiles?.(stage) ?? [stage.auditFile],
     admin: (sql) => stage.admin(sql),
   }
   // What a first session opens and keeps: the admin's connections to each database.
