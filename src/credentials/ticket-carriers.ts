@@ -47,6 +47,9 @@ FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::pg_catalog.te
 /** Of an object that others depend on, a lock that is held, a role that is not there. */
 const [DEPENDENT, LOCKED, MISSING] = ['2BP01', '55P03', '42704']
 
+/** Of one sweep: each may take seconds, since a job can hold locks on as many as it has tickets. */
+const MOST_HELD = 3
+
 interface Head extends CarrierComment {
   id: string
 }
@@ -68,7 +71,8 @@ export function createTicketCarriers(admin: Admin): TicketCarriers {
   /** False where there was none; undefined where something depends on it or holds it. */
   async function drop(client: pg.Client, id: string): Promise<boolean | undefined> {
     try {
-      await retryCollisions(() => client.query(`DROP ROLE ${quoteIdentifier(nameOf(id))}`))
+      const statements = `SET LOCAL lock_timeout = '100ms'; DROP ROLE ${quoteIdentifier(nameOf(id))}`
+      await retryCollisions(() => client.query(statements))
       return true
     } catch (error) {
       const sqlstate = sqlstateOf(error)
@@ -119,16 +123,22 @@ export function createTicketCarriers(admin: Admin): TicketCarriers {
     async removeExpired(now) {
       const result: CarrierSweep = { removed: [], failed: [] }
       const due = (await admin.cleaning.run(heads)).filter((one) => one.sealed === undefined || one.expiresAt <= now)
-      // A turn for each, so that the clean-up after jobs that end now need not wait for all of them.
-      for (const { id } of due) {
+      const held: string[] = []
+      const attempt = async (id: string, work: (client: pg.Client) => Promise<boolean | undefined>): Promise<void> => {
         try {
-          const gone = await admin.cleaning.run(
-            async (client) => (await drop(client, id)) ?? removeRole(admin, client, nameOf(id)),
-          )
-          if (gone) result.removed.push(id)
+          const gone = await admin.cleaning.run(work)
+          if (gone === true) result.removed.push(id)
+          if (gone === undefined) held.push(id)
         } catch (error) {
           result.failed.push({ id, reason: messageOf(error) })
         }
+      }
+      // A turn for each, so that the clean-up after jobs that end now need not wait for all of them.
+      for (const { id } of due) await attempt(id, (client) => drop(client, id))
+      // By chance, so that those which resist keep none of the others waiting for good.
+      const chosen = held.splice(0).toSorted(() => Math.random() - 0.5)
+      for (const id of chosen.slice(0, MOST_HELD)) {
+        await attempt(id, (client) => removeRole(admin, client, nameOf(id)))
       }
       return result
     },

@@ -364,6 +364,21 @@ test('a job that makes something depend on its role does not keep it', async () 
   await eventually(async () => (await carriers()).length === 0)
 })
 
+test('a job that locks its role by a prepared transaction does not keep it either', async () => {
+  const ticket = await ticketOf()
+  const [carrier] = await carriers()
+  await stage.session({ token: ticket }, async (client) => {
+    await client.query(`begin; grant select on public.orders to "${carrier?.name}"; prepare transaction 'keeps'`)
+  })
+  expect((await call('DELETE', '/v1/token', { bearer: ticket })).status).toBe(204)
+  expect(await refused(connect({ token: ticket }, replica))).toMatch(/^28P01 this ticket is not known any more/)
+  expect(await carriers()).toEqual([carrier])
+  await stage.admin(`rollback prepared 'keeps'`, 'shop')
+  await replica.pgusher.stop()
+  await replica.restart()
+  await eventually(async () => (await carriers()).length === 0)
+})
+
 test('metrics count tickets, and none is in the audit or in the log', async () => {
   const { httpAddress } = stage.pgusher
   const metrics = await (
