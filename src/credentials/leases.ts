@@ -14,6 +14,11 @@ export interface Lease {
   readonly credential: MintedCredential
   /** Gives it back; a second call does nothing. */
   release(): void
+  /**
+   * PostgreSQL does not take it, as after a failover to a server that never saw its role: no new session joins it. Without this a job
+   * that tries again sooner than `linger` would keep it, and be refused, for as long as it tries.
+   */
+  discard(): void
 }
 
 export interface SweepReport {
@@ -71,7 +76,7 @@ export function createLeases({ minterFor, onEvent, now = Date.now }: LeasesOptio
         const minted = await credential.minted
         // `revokeAll` may have come while it was made.
         refuseAfterEnd()
-        return { credential: minted, release }
+        return { credential: minted, release, discard: () => shared.discard(credential) }
       } catch (error) {
         release()
         throw error

@@ -31,6 +31,8 @@ export interface SharedCredentials<Shared extends SharedCredential = SharedCrede
   join(principal: Principal, grant: Grant): Shared
   /** Once for each `join`. */
   leave(shared: Shared): void
+  /** PostgreSQL does not take it: who comes from now on gets another. Those who hold it still leave it. */
+  discard(shared: Shared): void
   /** Also what is in use, and what is being made. */
   revokeAll(reason: RevokeReason): Promise<RevokeFailure[]>
 }
@@ -111,6 +113,7 @@ export function createSharedCredentials(options: SharedCredentialsOptions): Shar
       if (replaced || entry.minter.linger === 0) end(entry)
       else entry.lingering = setTimeout(end, entry.minter.linger, entry).unref()
     },
+    discard: retire,
     async revokeAll(reason) {
       const results = await Promise.all([...entries].map((entry) => revoke(entry, reason)))
       return results.filter((failure) => failure !== undefined)

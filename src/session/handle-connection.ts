@@ -14,6 +14,7 @@ import { sanitiseStartup } from '../frontend/sanitise-startup.ts'
 import { evaluate } from '../policy/evaluate.ts'
 import { cancelUpstream } from '../upstream/cancel.ts'
 import { connectUpstream } from '../upstream/connect.ts'
+import { isLoginRefused } from '../upstream/failure.ts'
 import { beforeDeadline } from './deadline.ts'
 import { newDenialId, type Stage } from './denial.ts'
 import { handleCancel } from './handle-cancel.ts'
@@ -112,7 +113,10 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
       credential,
       settings,
       replication === undefined ? { signal } : { signal, replication },
-    )
+    ).catch((error: unknown) => {
+      if (isLoginRefused(error)) lease.discard()
+      throw error
+    })
     scope.defer(() => void upstream.socket.destroy())
     const server = { serverAddress: upstream.address.host, serverPort: upstream.address.port }
     identity.db = {

@@ -3,7 +3,7 @@
  * text that the upstream sent before it was authenticated goes to `cause` only (it may be anybody's: CVE-2024-10977).
  */
 import type { DatabaseConfig } from '../config/schema.ts'
-import { AccessError, type DenialCode } from '../errors.ts'
+import { AccessError, DENIAL_SQLSTATE, type DenialCode } from '../errors.ts'
 
 /** Where a server is, and how its certificate is checked. */
 export type Endpoint = Pick<DatabaseConfig, 'host' | 'port' | 'tls'>
@@ -58,6 +58,15 @@ export function unreachable(target: Peer, text: string, cause: unknown, sqlstate
 export function loginRefused(target: Peer, cause: unknown, sqlstate?: string): AccessError {
   const text = `cannot log in to "${target.alias}": the database did not accept the credential that pgusher made; the operator finds the reason in the log of pgusher`
   return failure('upstream_auth', text, cause, sqlstate)
+}
+
+/** True for what `loginRefused` made: PostgreSQL knows no such login, or another secret of it. What it refuses behind the login is the job's. */
+export function isLoginRefused(thrown: unknown): boolean {
+  return (
+    thrown instanceof AccessError &&
+    thrown.code === 'upstream_auth' &&
+    thrown.sqlstate === DENIAL_SQLSTATE.upstream_auth
+  )
 }
 
 export function failure(

@@ -186,6 +186,18 @@ async function failOver(): Promise<void> {
   watched.path.retarget(server)
 }
 
+test('a server that does not know the login of a job that goes on: 08006 once, and the next session has a new one', async () => {
+  const first = await session()
+  const [login] = await watched.stage.mintedRoles()
+  // A standby that took over before it was told of the role.
+  await watched.stage.admin(`drop owned by "${login}"; drop role "${login}"`)
+  expect((await refused()).told).toMatch(/^E 08006 cannot log in to "shop-prod"/)
+  const again = await session()
+  expect(await watched.stage.mintedRoles()).not.toContain(login)
+  await leave(again)
+  await leave(first)
+})
+
 test('restarted and failed over in mid statement: 57P01 by PostgreSQL itself, the next session works on the new server', async () => {
   const client = await session()
   client.send(query('select pg_sleep(60)'))
