@@ -62,7 +62,13 @@ export async function startStage(): Promise<Stage> {
   await prepare(server)
   const owner = new pg.Client(server.superuserUrl.replace(/\/postgres$/, `/${DATABASE}`))
   await owner.connect()
-  const admin: Stage['admin'] = async (sql) => (await owner.query(sql)).rows
+  // One after the other: several may ask while contestants are warmed up, and pg is giving up its queue.
+  let last: Promise<unknown> = Promise.resolve()
+  const admin: Stage['admin'] = async (sql) => {
+    const answer = last.then(() => owner.query(sql))
+    last = answer.catch(() => {})
+    return (await answer).rows
+  }
   await admin(`
     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ${GROUP};
     GRANT CREATE ON DATABASE ${DATABASE} TO ${GROUP}`)

@@ -21,6 +21,8 @@ export interface Verdict {
   verdict: 'stretch' | 'reached' | 'not reached' | 'not measured'
 }
 
+const RESUMED = 'same-job/tls-resumed'
+
 type Figure = Target['figure']
 const figure =
   (part: string, name: string, metric: Metric, contestant: Name = 'pgusher'): Figure =>
@@ -77,7 +79,6 @@ const resumedOnly = (of: Target): Target => ({
   figure: (results) =>
     (figure('churn', RESUMED, 'resumed_share')(results) ?? 0) > 0.9 ? of.figure(results) : undefined,
 })
-const RESUMED = 'same-job/tls-resumed'
 
 const memory = (variant: 'plain' | 'tls', when: 'idle' | 'used', target: number, stretch: number): Target => ({
   measure: `resident memory a session, ${variant}, ${when === 'idle' ? 'idle' : 'after a result of 200 KB'}`,

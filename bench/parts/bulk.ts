@@ -86,7 +86,7 @@ async function transfer(
 export const bulk: Part = {
   name: 'bulk',
   title: 'COPY and SELECT of many rows, one session',
-  ...{ rounds: 3, budget: 210, warm: true },
+  ...{ rounds: 3, budget: 150, warm: true },
   async prepare(bench) {
     const { admin, server } = bench.stage
     const size = bench.quick ? QUICK : FULL

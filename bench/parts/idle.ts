@@ -14,22 +14,22 @@ const RESULT_BYTES = 200 * 1024
 /** Connections, and queries, under way at once: as jobs come, not as a herd. */
 const AT_ONCE = 16
 /** Milliseconds until memory is read: what a proxy frees by itself shortly after, it has freed. */
-const SETTLE = { full: 5_000, quick: 1_000 }
+const SETTLE = { opened: 1_500, used: 5_000, quick: 1_000 }
 
 async function memoryOf({ contestant }: FreshContestant, variant: Variant, bench: Bench): Promise<Figures> {
   const count = bench.quick ? QUICK : FULL
-  const settle = (): Promise<void> => delay(bench.quick ? SETTLE.quick : SETTLE.full)
+  const settle = (after: 'opened' | 'used'): Promise<void> => delay(SETTLE[bench.quick ? 'quick' : after])
   const jobs = Array.from({ length: count / PER_JOB }, (_, job) => contestant.address(variant, 2_000 + job))
   const addresses = await Promise.all(jobs)
-  await settle()
+  await settle('opened')
   const before = await residentBytes(contestant.pids)
   await using generator = startGenerator()
   const { errors } = await generator.open(addresses, count, AT_ONCE)
   if (errors.length > 0) throw new Error(`${errors.length} of ${count} were refused: ${errors[0]}`)
-  await settle()
+  await settle('opened')
   const idle = await residentBytes(contestant.pids)
   await generator.query(`SELECT repeat('x', ${RESULT_BYTES})`)
-  await settle()
+  await settle('used')
   const used = await residentBytes(contestant.pids)
   await generator.close()
   return known({
@@ -42,9 +42,9 @@ async function memoryOf({ contestant }: FreshContestant, variant: Variant, bench
 export const idle: Part = {
   name: 'idle',
   title: `Idle sessions, ${PER_JOB} of each job: resident memory of the proxy`,
-  ...{ rounds: 2, budget: 100, warm: false },
+  ...{ rounds: 2, budget: 220, warm: false },
   cases: ({ quick }) =>
-    (['plain', 'tls'] as const).map(
+    (quick ? (['tls'] as const) : (['plain', 'tls'] as const)).map(
       (variant): Case => ({
         name: `${quick ? QUICK : FULL}/${variant}`,
         contestants: variant === 'plain' ? ['pgbouncer', 'haproxy', 'pgusher'] : ['pgbouncer', 'pgusher'],

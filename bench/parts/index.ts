@@ -10,4 +10,4 @@ import { mint } from './mint.ts'
 import { select } from './select.ts'
 import { tpcb } from './tpcb.ts'
 
-export const PARTS: readonly Part[] = [select, tpcb, bulk, churn, idle, herd, mint, audit, ciTrace]
+export const PARTS: readonly Part[] = [select, tpcb, bulk, churn, ciTrace, audit, mint, herd, idle]

@@ -38,7 +38,7 @@ export async function transactions(
 export const select: Part = {
   name: 'select',
   title: 'One SELECT by key a transaction (pgbench --select-only)',
-  ...{ rounds: 3, budget: 720, warm: true },
+  ...{ rounds: 3, budget: 780, warm: true },
   cases({ quick }) {
     const all = PROTOCOLS.flatMap((protocol) =>
       CLIENTS.flatMap((clients) =>
