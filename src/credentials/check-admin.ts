@@ -12,7 +12,7 @@ import { parseCarrierComment } from './ticket-comment.ts'
 
 const OLDEST = 140_000
 
-interface AdminFacts {
+export interface AdminFacts {
   version: number
   superuser: boolean
   createrole: boolean
@@ -24,7 +24,7 @@ SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS vers
   r.rolsuper AS superuser, r.rolcreaterole AS createrole, r.rolinherit AS inherit
 FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} current_user`
 
-function adminFindings(facts: AdminFacts, subject: string, user: string): Finding[] {
+export function adminFindings(facts: AdminFacts, subject: string, user: string): Finding[] {
   const findings: Finding[] = []
   const say = (level: Finding['level'], message: string, hint?: string) =>
     findings.push({ level, subject, message, ...(hint === undefined ? {} : { hint }) })

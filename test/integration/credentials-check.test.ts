@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { adminFindings } from '../../src/credentials/check-admin.ts'
 import type { Finding, Minter } from '../../src/credentials/minter.ts'
 import { minterOf } from '../support/mint.ts'
-import { type PostgresServer, postgresVersions, query, type Shop, setupShop } from '../support/postgres.ts'
+import { type PostgresServer, postgresVersions, query, type Shop, setupShop, urlFor } from '../support/postgres.ts'
 
 describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ version, start }) => {
   let server: PostgresServer
@@ -62,6 +63,22 @@ describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ ve
     await superuser('DROP ROLE not_mine')
   })
 
+  test('invariant 31: up to PostgreSQL 15 CREATEROLE gives itself the server, and the check says so; from 16 on it cannot', async () => {
+    const { user, password } = shop.admin
+    const grantItself = query(
+      urlFor(server.superuserUrl, { user, password }),
+      'GRANT pg_execute_server_program TO pgusher_admin',
+    )
+    const outcome = await grantItself.then(
+      () => 'granted',
+      ({ code }: { code: string }) => code,
+    )
+    expect(outcome).toBe(version < 16 ? 'granted' : '42501')
+    await superuser('REVOKE pg_execute_server_program FROM pgusher_admin')
+    const warned = told(await minter.check([])).some((text) => text.includes('is as dangerous as a superuser'))
+    expect(warned).toBe(version < 16)
+  })
+
   test('invariant 43: lines of pg_hba.conf for the prefix are looked for where they may be read', async () => {
     await superuser(
       'GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO pgusher_admin; GRANT SELECT ON pg_hba_file_rules TO pgusher_admin',
@@ -86,4 +103,15 @@ describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ ve
     ])
     await wrong.close()
   })
+})
+
+test.each([14, 15, 16, 18])('invariant 31: what is said of an admin with CREATEROLE on PostgreSQL %i', (major) => {
+  const facts = { version: major * 10_000, superuser: false, createrole: true, inherit: true }
+  const [warning, ...more] = adminFindings(facts, 'database shop-prod', 'pgusher_admin')
+  expect(more).toEqual([])
+  if (major >= 16) expect(warning).toBeUndefined()
+  else {
+    expect(warning).toMatchObject({ level: 'warning', hint: expect.stringContaining('client-certificate') })
+    expect(warning?.message).toContain('as dangerous as a superuser')
+  }
 })
