@@ -82,7 +82,10 @@ export function createTicketCarriers(admin: Admin): TicketCarriers {
     }
   }
 
-  /** Names of roles are public, and who may grant anything can make something depend on one: the ticket must not live on by that. */
+  /**
+   * Names of roles are public, and who may grant anything can make something depend on one or hold a lock on it. The ticket must not
+   * live on by that: without its comment it is worth nothing, and what is left of its role is up to `removeExpired`.
+   */
   async function remove(client: pg.Client, id: string): Promise<boolean> {
     const dropped = await drop(client, id)
     if (dropped !== undefined) return dropped
@@ -90,8 +93,6 @@ export function createTicketCarriers(admin: Admin): TicketCarriers {
     if (comment === undefined) return false
     const blank = quoteLiteral(formatCarrierComment({ ...comment, sealed: undefined }))
     await retryCollisions(() => client.query(`COMMENT ON ROLE ${quoteIdentifier(nameOf(id))} IS ${blank}`))
-    // The ticket is worth nothing from here on; what is left of its role is tried again by `removeExpired`.
-    await removeRole(admin, client, nameOf(id)).catch(() => {})
     return true
   }
 

@@ -91,10 +91,11 @@ export function createTickets({ keys, aliases, minterFor, now = Date.now }: Tick
     async redeem(ticket) {
       const parts = parse(ticket, decoded())
       const end = endOf(parts)
-      if (end <= now()) throw expired(end)
+      const id = parts.id.toString('hex')
+      if (end <= now()) throw expired(id, end)
       const found = await find(parts)
-      if (found === undefined) throw unknown()
-      if (found.content.expiresAt <= now()) throw expired(found.content.expiresAt)
+      if (found === undefined) throw unknown(id)
+      if (found.content.expiresAt <= now()) throw expired(id, found.content.expiresAt)
       return found.content
     },
     async giveBack(ticket) {
@@ -136,16 +137,17 @@ function failed(alias: string, what: string): (error: unknown) => never {
   }
 }
 
-function unknown(): AccessError {
+/** With the id, by which the audit tells whose it was: somebody may have kept a copy. */
+function unknown(id: string): AccessError {
   return new AccessError(
     'ticket_invalid',
-    'this ticket is not known any more: it was given back, or its job was ended by the operator',
+    `this ticket is not known any more: it was given back, or its job was ended by the operator (ticket ${id})`,
     { hint: 'Ask for another one with a fresh token of the job.' },
   )
 }
 
-function expired(at: number): AccessError {
-  return new AccessError('ticket_expired', `the ticket expired at ${new Date(at).toISOString()}`, {
+function expired(id: string, at: number): AccessError {
+  return new AccessError('ticket_expired', `the ticket expired at ${new Date(at).toISOString()} (ticket ${id})`, {
     hint: "Ask for another one with a fresh token of the job; how long a ticket lives is the rule's ticket_life.",
   })
 }

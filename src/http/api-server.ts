@@ -131,9 +131,7 @@ async function answerTo(call: Call, startWork: () => void): Promise<Answer> {
     return await route.endpoint(call)
   } catch (thrown) {
     if (thrown instanceof RequestError) return requestErrorAnswer(thrown)
-    // The connection broke while the body was on its way.
-    if (call.request.destroyed && !call.request.complete) return { status: 400 }
-    const error = asAccessError(thrown)
+    const error = call.request.complete ? asAccessError(thrown) : brokenOff()
     const id = newDenialId()
     recordDenial(call.proxy, call.identity, error, stage, id)
     return refusalAnswer(error, id)
@@ -151,6 +149,11 @@ function routeOf(request: IncomingMessage): Route {
   const route = methods[request.method ?? '']
   if (route === undefined) throw new RequestError(405, 'method_not_allowed', `only ${allow}`, { allow })
   return route
+}
+
+/** While the body was on its way. */
+function brokenOff(): AccessError {
+  return new AccessError('protocol_violation', 'the request did not come whole')
 }
 
 function tooLate(timeout: number): AccessError {
@@ -180,11 +183,11 @@ function refuseMalformed(
   socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`, () => socket.destroySoon())
 }
 
-/** The request has not come in its time. */
+/** The request has not come in its time. Where only the rest of a body is missing, who reads that sees the end and says so. */
 function hangUp(stream: Socket, connection: Connection, proxy: Call['proxy']): void {
-  if (stream.bytesRead > 0) {
+  if (stream.bytesRead > 0 && connection.work === undefined) {
     const late = `the request did not come within ${CLIENT_TIME / 1000} s`
-    connection.work ??= Promise.resolve()
+    connection.work = Promise.resolve()
     recordDenial(proxy, connection.identity, new AccessError('protocol_violation', late), 'handshake', newDenialId())
   }
   stream.destroy()

@@ -106,12 +106,12 @@ function logNotGivenBack({ log }: Call['proxy'], ticket: string): (err: unknown)
 }
 
 /** From anywhere: who finds a ticket that was stolen may end it. */
-export async function giveBack({ request, proxy, identity, signal }: Call): Promise<Answer> {
+export async function giveBack({ request, proxy, identity }: Call): Promise<Answer> {
   request.resume()
   const secret = bearerOf(request, 'the ticket')
   const { tickets } = proxy
   if (tickets === undefined) throw ticketsAreOff()
-  const content = await beforeDeadline(tickets.giveBack(secret), signal, () => {})
+  const content = await tickets.giveBack(secret)
   // One that was over or given back already: what was asked for holds, and an answer that was lost may be asked for again.
   if (content === undefined) return { status: 204 }
   const whose: JobIdentity = {

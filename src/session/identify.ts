@@ -137,7 +137,7 @@ export function admitTicket(
 }
 
 /** What a reload has shortened is short for tickets that were given before it. @throws AccessError `ticket_scope`, `ticket_expired` */
-function checkLife({ issuedAt }: TicketContent, { rule, ticketLife }: Grant): void {
+function checkLife({ id, issuedAt }: TicketContent, { rule, ticketLife }: Grant): void {
   if (ticketLife === undefined) {
     throw new AccessError('ticket_scope', `rule "${rule}" takes no tickets any more`, {
       hint: 'Use the OIDC token of the job.',
@@ -145,9 +145,13 @@ function checkLife({ issuedAt }: TicketContent, { rule, ticketLife }: Grant): vo
   }
   const end = issuedAt + ticketLife
   if (Date.now() < end) return
-  throw new AccessError('ticket_expired', `the ticket expired at ${iso(end)}: ticket_life is shorter than it was`, {
-    hint: 'Ask for another one with a fresh token of the job.',
-  })
+  throw new AccessError(
+    'ticket_expired',
+    `the ticket expired at ${iso(end)}: ticket_life is shorter than it was (ticket ${id})`,
+    {
+      hint: 'Ask for another one with a fresh token of the job.',
+    },
+  )
 }
 
 /** @throws AccessError `address_mismatch` */

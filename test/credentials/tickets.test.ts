@@ -91,11 +91,11 @@ test('it ends at its time, and is told to have ended also when its role is clear
   const shop = catalogOf()
   let at = 0
   const tickets = processOf({ 'shop-prod': shop }, [KEY], () => at)
-  const { ticket } = await tickets.issue(contentOf())
+  const { ticket, id } = await tickets.issue(contentOf())
   at = 45 * MINUTE - 1
   expect(await tickets.redeem(ticket)).toBeDefined()
   at = 45 * MINUTE
-  const ended = 'ticket_expired: the ticket expired at 1970-01-01T00:45:00.000Z'
+  const ended = `ticket_expired: the ticket expired at 1970-01-01T00:45:00.000Z (ticket ${id})`
   expect(await refusal(tickets.redeem(ticket))).toBe(ended)
   shop.comments.clear()
   expect(await refusal(tickets.redeem(ticket))).toBe(ended)

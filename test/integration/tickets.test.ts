@@ -12,6 +12,7 @@ import { ask } from '../../src/cli/control-client.ts'
 import { errorAnswer, type TokenAnswer, tokenAnswer, whoamiAnswer } from '../../src/http/api.ts'
 import { KILL_PATH } from '../../src/http/control-request.ts'
 import { available, output } from '../support/commands.ts'
+import { minterOf } from '../support/mint.ts'
 import { type ConfigInput, type Job, RULES, type RuleInput, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually, psqlAvailable, withClient } from '../support/postgres.ts'
 
@@ -172,6 +173,9 @@ test('it is kept as a role that can do nothing, whose comment tells nothing', as
     ...{ rolcanlogin: false, rolinherit: false, rolsuper: false, rolcreaterole: false, rolcreatedb: false },
     ...{ rolreplication: false, rolbypassrls: false, memberships: 0 },
   })
+  const minter = minterOf(stage.server, stage.shop)
+  expect((await minter.check([])).filter(({ message }) => message.includes('was not made by pgusher'))).toEqual([])
+  await minter.close()
   const comment = String(role?.['comment'])
   expect(comment).toMatch(/^pgusher ticket 1: until \S+, job [0-9a-f]{32}, sealed [A-Za-z0-9+/=]+$/)
   for (const word of ['acme', 'shop', 'dana', ticket]) expect(comment).not.toContain(word)
@@ -361,6 +365,8 @@ test('a job that makes something depend on its role does not keep it', async () 
   expect((await call('DELETE', '/v1/token', { bearer: ticket })).status).toBe(204)
   expect(await refused(connect({ token: ticket }))).toMatch(/^28P01 this ticket is not known any more/)
   for (const one of given.splice(0)) await call('DELETE', '/v1/token', { bearer: one })
+  await replica.pgusher.stop()
+  await replica.restart()
   await eventually(async () => (await carriers()).length === 0)
 })
 
