@@ -1,5 +1,6 @@
 /** The one numbered stream of events that all sessions write to and all sinks get. */
 import type { AuditConfig, TextMode } from '../config/schema.ts'
+import type { Line } from './chunk-queue.ts'
 import { timeFormatter, uuidv7, wallClock } from './clock.ts'
 import { eventLine } from './event-line.ts'
 import type { AuditLog, LineSink, Rotated } from './line-sink.ts'
@@ -35,7 +36,7 @@ export interface EventStream {
   nextSeq(): number
   /** The present number. */
   readonly seq: number
-  append(line: string): void
+  append(line: Line): void
   /** Never throws: what cannot be serialised loses its fields, not its event. */
   record(event: AuditEvent, context: EventContext): void
   /** About the audit itself; also while it closes. */
@@ -56,7 +57,7 @@ export function eventStream(
   const closing = ending(log)
   let seq = 0
 
-  const append = (line: string): void => {
+  const append = (line: Line): void => {
     for (const sink of sinks) sink.append(line, seq)
   }
 

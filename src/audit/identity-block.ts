@@ -3,15 +3,13 @@ import type { Principal } from '../identity/principal.ts'
 import { jsonValue } from './json.ts'
 import type { JobIdentity, SessionIdentity } from './recorder.ts'
 
-/** JSON members without the braces around them, each part beginning with a comma, for the three objects that a statement adds to. */
+/** JSON as UTF-8, for the three objects that a statement adds to. */
 export interface IdentityBlock {
-  /** Members of `pgusher`. */
-  pgusher: string
-  /** Members of `db`, the first one without a comma before it. */
-  db: string
-  /** Members of the event itself, beside `pgusher` and `db`. */
-  top: string
-  /** Bytes of UTF-8 of all parts. */
+  /** Members of `pgusher`, each with a comma before it. */
+  pgusher: Buffer
+  /** From the end of `pgusher` over all other members of the event to those of `db`, which is not closed. */
+  rest: Buffer
+  /** Of both. */
   bytes: number
 }
 
@@ -87,8 +85,7 @@ function members(fields: Fields): string {
 
 export function identityBlock(identity: SessionIdentity): IdentityBlock {
   const fields = identityFields(identity)
-  const pgusher = members(fields.pgusher)
-  const db = members(fields.db).slice(1)
-  const top = members(fields.top)
-  return { pgusher, db, top, bytes: Buffer.byteLength(pgusher) + Buffer.byteLength(db) + Buffer.byteLength(top) }
+  const pgusher = Buffer.from(members(fields.pgusher))
+  const rest = Buffer.from(`}${members(fields.top)},"db":{${members(fields.db).slice(1)}`)
+  return { pgusher, rest, bytes: pgusher.length + rest.length }
 }

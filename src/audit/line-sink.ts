@@ -4,7 +4,7 @@
  *
  * What was handed to the kernel survives a crash of the process; there is no fsync, so a power cut can cost the last seconds.
  */
-import { chunkQueue } from './chunk-queue.ts'
+import { chunkQueue, type Line } from './chunk-queue.ts'
 import { rotation } from './rotation.ts'
 import { type Gap, sinkHealth } from './sink-health.ts'
 import { sinkLoop } from './sink-loop.ts'
@@ -43,7 +43,7 @@ export interface LineSinkOptions {
 }
 
 export interface LineSink {
-  append(line: string, seq: number): void
+  append(line: Line, seq: number): void
   readonly failure: string | undefined
   /** @throws Error when the sink fails, or failed before everything appended so far was in it. */
   flush(): Promise<void>
@@ -71,7 +71,7 @@ function giveUp(left: () => number, deadline: number): { up: Promise<never>; sto
 }
 
 interface Core {
-  append(line: string, seq: number): void
+  append(line: Line, seq: number): void
   /** Begins to write the slab that is not full yet. */
   push(): void
   flush(): Promise<void>
@@ -84,24 +84,19 @@ function sinkCore(options: LineSinkOptions) {
   const rotating = rotation(options)
   const step = sinkStep(options, queue, rotating)
   let flushTimer: NodeJS.Timeout | undefined
-  let flushDue = false
   let stopped = false
   const loop = sinkLoop({
     target: options.target,
     queue,
     health,
     deadline: options.deadline,
-    next() {
-      const chunk = queue.head(flushDue)
-      if (chunk === undefined) flushDue = false
-      return chunk
-    },
+    next: queue.head,
     otherWork: () => step.checkDue || rotating.due(),
-    writable: () => queue.head(false) !== undefined || (flushDue && queue.bytes > 0),
+    writable: () => queue.head() !== undefined,
     step: step.run,
   })
   const push = (): void => {
-    flushDue = true
+    queue.seal()
     loop.start()
   }
   const core: Core = {

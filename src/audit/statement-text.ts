@@ -7,15 +7,17 @@ import { jsonString, jsonStringWithin, jsonValue } from './json.ts'
 import type { StatementRecord } from './recorder.ts'
 
 const CACHE_BYTES = 16 * 1024 * 1024
+/** Two views of memory outside of V8's heap, and the object that holds them. */
+const PART_OVERHEAD_BYTES = 400
 /** An event names at most so many tables; `tables_complete` is false when there were more. */
 const MAX_TABLES = 64
 
 export interface TextPart {
-  /** Members of `pgusher`, beginning with a comma. */
-  pgusher: string
-  /** Members of `db`, beginning with a comma; empty where no text was seen. */
-  db: string
-  /** UTF-8 bytes of both. */
+  /** Members of `pgusher` as UTF-8, beginning with a comma. */
+  pgusher: Buffer
+  /** Members of `db` as UTF-8, beginning with a comma; empty where no text was seen. */
+  db: Buffer
+  /** Of both. */
   bytes: number
   secret: boolean
 }
@@ -79,25 +81,27 @@ function render(subject: Subject, mode: TextMode, truncated: boolean, budget: nu
   const tables = facts.tables.slice(0, MAX_TABLES)
   const fit = text === undefined ? undefined : jsonStringWithin(text, budget)
   const cut = fit?.cut === true || truncated
-  const pgusher = `,"query":${jsonValue({
-    class: facts.class,
-    fingerprint: facts.fingerprint,
-    sha256: subject.sha256,
-    length_bytes: subject.bytes,
-    truncated: cut,
-    tables,
-    tables_complete: facts.tablesComplete && tables.length === facts.tables.length,
-  })}`
+  const pgusher = Buffer.from(
+    `,"query":${jsonValue({
+      class: facts.class,
+      fingerprint: facts.fingerprint,
+      sha256: subject.sha256,
+      length_bytes: subject.bytes,
+      truncated: cut,
+      tables,
+      tables_complete: facts.tablesComplete && tables.length === facts.tables.length,
+    })}`,
+  )
   const members: string[] = []
   if (fit !== undefined) members.push(`"text":${fit.json}`)
   if (facts.summary !== '') members.push(`"summary":${jsonString(facts.summary)}`)
-  const db = members.length === 0 ? '' : `,"query":{${members.join(',')}}`
-  return { pgusher, db, bytes: Buffer.byteLength(pgusher) + Buffer.byteLength(db), secret: facts.secret }
+  const db = Buffer.from(members.length === 0 ? '' : `,"query":{${members.join(',')}}`)
+  return { pgusher, db, bytes: pgusher.length + db.length, secret: facts.secret }
 }
 
 const FUNCTION_CALL: TextPart = {
-  pgusher: ',"query":{"class":"FUNCTION","tables":[],"tables_complete":false}',
-  db: '',
+  pgusher: Buffer.from(',"query":{"class":"FUNCTION","tables":[],"tables_complete":false}'),
+  db: Buffer.alloc(0),
   bytes: 66,
   secret: false,
 }
@@ -151,7 +155,7 @@ export function textParts(): TextParts {
       if (text === undefined) return render(withoutText(record), mode, record.truncated, budget)
       const part = render(subjectOf(record, text, known), mode, record.truncated, budget)
       if (!keep || record.truncated) return part
-      const cost = (text.length + part.pgusher.length + part.db.length) * 2
+      const cost = text.length * 2 + part.bytes + PART_OVERHEAD_BYTES
       if (usual(record)) plain[mode].set(text, part, cost)
       else if (text.length <= MAX_SPECIAL_UNITS) special.set(specialKey(record, mode, text), part, cost)
       return part

@@ -51,7 +51,8 @@ describe('a statement record built by hand', () => {
           })
           const part = textParts().make(record, 'full', known(text, [table]), 1e6, true)
           const stamp = { time: '2026-11-21T00:00:00.000000Z', seq: 7, id: 'id', sessionSeq: 3 }
-          const line = statementLine(stamp, '"i"', identityBlock(who), part, record)
+          const parts = statementLine(stamp, '"i"', identityBlock(who), part, record)
+          const line = Buffer.concat(parts.map((each) => Buffer.from(each))).toString()
           expect(line.indexOf('\n')).toBe(line.length - 1)
 
           const fields = clean(identityFields(who)) as ReturnType<typeof identityFields>
