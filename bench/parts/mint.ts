@@ -1,7 +1,6 @@
 /** How fast roles are made and dropped where commits are durable, and what of it is not the commits. */
 import pg from 'pg'
-import type { PostgresServer } from '../../src/cli/demo/embedded-postgres.ts'
-import { startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
+import { type PostgresServer, startPostgres } from '../../src/cli/demo/embedded-postgres.ts'
 import type { DatabaseConfig } from '../../src/config/schema.ts'
 import { createMinter } from '../../src/credentials/create.ts'
 import type { Minter } from '../../src/credentials/minter.ts'
@@ -140,24 +139,28 @@ let durable: PostgresServer | undefined
 
 async function startDurable(): Promise<PostgresServer> {
   const server = await startPostgres({ ...debianBinaries(), durable: true })
-  await withSuperuser(server, async (client) => {
-    await createRoles(client)
-    await client.query('CREATE TABLE bench_commit (v int); CREATE EXTENSION pg_walinspect')
-  })
-  return server
+  try {
+    await withSuperuser(server, async (client) => {
+      await createRoles(client)
+      await client.query('CREATE TABLE bench_commit (v int); CREATE EXTENSION pg_walinspect')
+    })
+    return server
+  } catch (error) {
+    await server.stop()
+    throw error
+  }
 }
 
 export const mint: Part = {
   name: 'mint',
   title: 'A role made and dropped again, with fsync',
   ...{ rounds: 3, budget: 40, warm: false },
-  async prepare({ signal }) {
-    signal.throwIfAborted()
+  async prepare() {
     try {
       durable = await startDurable()
       return undefined
     } catch (error) {
-      return `commits are counted with pg_walinspect of PostgreSQL 15: ${error instanceof Error ? error.message : error}`
+      return `no server with pg_walinspect, which counts commits: ${error instanceof Error ? error.message : error}`
     }
   },
   async end() {
