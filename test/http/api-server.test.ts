@@ -4,6 +4,9 @@ import type { Socket } from 'node:net'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { AuditEvent } from '../../src/audit/recorder.ts'
 import { configSchema } from '../../src/config/schema.ts'
+import { AccessError, type DenialCode } from '../../src/errors.ts'
+import { refusalAnswer } from '../../src/http/answer.ts'
+import { errorAnswer } from '../../src/http/api.ts'
 import { createApi } from '../../src/http/api-server.ts'
 import { createBars } from '../../src/session/bars.ts'
 import { createJobWindows } from '../../src/session/job-windows.ts'
@@ -103,6 +106,28 @@ test.each([
   expect(statusOf(answer)).toBe(status)
   expect(bodyOf(answer)).toContain(message)
   expect(events).toEqual([])
+})
+
+test.each<[DenialCode, number]>([
+  ['token_expired', 401],
+  ['address_mismatch', 401],
+  ['no_matching_rule', 403],
+  ['ticket_scope', 403],
+  ['database_unknown', 404],
+  ['limit_rate', 429],
+  ['limit_sessions', 429],
+  ['draining', 503],
+  ['upstream_unreachable', 503],
+  ['credential_failed', 503],
+  ['internal_error', 500],
+])('the refusal %s has the status %d', (code, wanted) => {
+  const { status, body } = refusalAnswer(
+    new AccessError(code, 'why', { hint: 'what next', cause: 'secret' }),
+    'D-7Q2MK4',
+  )
+  expect(status).toBe(wanted)
+  expect(errorAnswer.parse(body).error).toMatchObject({ code, message: 'why', hint: 'what next', id: 'D-7Q2MK4' })
+  expect(JSON.stringify(body)).not.toContain('secret')
 })
 
 test('HEAD has no body', async () => {
