@@ -1,7 +1,10 @@
 # docker build --tag pgusher .
-# docker run --stop-timeout 40 --volume /etc/pgusher:/etc/pgusher:ro --volume pgusher-audit:/var/log/pgusher --publish 6432:6432 pgusher
+# docker run --read-only --cap-drop ALL --security-opt no-new-privileges --stop-timeout 40 --volume /etc/pgusher:/etc/pgusher:ro --volume pgusher-audit:/var/log/pgusher --publish 6432:6432 pgusher
 
-FROM node:24-bookworm-slim AS build
+# For a build that gives the same image each time: --build-arg NODE_IMAGE=node:24-bookworm-slim@sha256:…
+ARG NODE_IMAGE=node:24-bookworm-slim
+
+FROM ${NODE_IMAGE} AS build
 WORKDIR /build
 COPY package.json package-lock.json ./
 # The packages with install scripts bring a Node and a PostgreSQL for the tests of a development machine; nothing here needs them.
@@ -10,20 +13,22 @@ COPY tsconfig.json tsconfig.build.json ./
 COPY src src
 RUN npm run build && chmod 0755 dist/cli/main.js
 
-FROM node:24-bookworm-slim AS dependencies
+FROM ${NODE_IMAGE} AS dependencies
 WORKDIR /build
 COPY package.json package-lock.json ./
 RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund
 
-FROM node:24-bookworm-slim
+FROM ${NODE_IMAGE}
 ENV NODE_ENV=production
 WORKDIR /opt/pgusher
 COPY --from=dependencies /build/node_modules node_modules
 COPY --from=build /build/dist dist
 COPY package.json LICENSE ./
 COPY config config
-# Code belongs to root and is only read; the audit log is the one place that the process writes to.
+# Code belongs to root and is only read; the audit log is the one place that the process writes to, and a volume, so that the root file
+# system may be read-only. Ports from 1024 on need no capability. For control.socket in /run/pgusher: --tmpfs /run/pgusher:uid=1000,mode=0755
 RUN ln -s /opt/pgusher/dist/cli/main.js /usr/local/bin/pgusher && install -d -o node -g node -m 0750 /var/log/pgusher
+VOLUME /var/log/pgusher
 USER node
 EXPOSE 6432
 # Drains on SIGTERM: give it longer than drain_timeout before SIGKILL.

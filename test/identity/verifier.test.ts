@@ -333,6 +333,10 @@ describe('the cache', () => {
     const subject = verifier()
     const token = await key.sign(github({ nbf: ISSUED + 60 }))
     expect((await refusalOf(subject, token)).code).toBe('token_not_yet_valid')
+    // What was refused is not remembered as if it had been let in.
+    expect((await refusalOf(subject, token)).code).toBe('token_not_yet_valid')
+    const elsewhere = await key.sign(github({ aud: 'https://vault.acme.example' }))
+    for (const _time of [1, 2]) expect((await refusalOf(subject, elsewhere)).code).toBe('audience_mismatch')
     now += 60_000
     expect((await subject.verify(token)).issuerName).toBe('github')
   })
