@@ -77,6 +77,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     credentials: () => credentials.live(),
     auditAccepting: () => recorder.accepting,
     auditEvents: () => recorder.recorded,
+    issuerKeys: () => issuerKeys(snapshot),
   })
   const registry = createRegistry()
   const admission = createAdmission(() => ({
@@ -185,6 +186,10 @@ function logged<T>(log: Logger, text: string, result: T): (err: unknown) => T {
     log.error({ err }, text)
     return result
   }
+}
+
+function issuerKeys({ verifier }: Snapshot): Record<string, boolean> {
+  return Object.fromEntries(Object.entries(verifier.status()).map(([issuer, { usable }]) => [issuer, usable]))
 }
 
 function oneAtATime<T>(work: () => Promise<T>): () => Promise<T> {

@@ -88,6 +88,7 @@ describe('metrics', () => {
       credentials: () => 0,
       auditAccepting: () => true,
       auditEvents: () => 0,
+      issuerKeys: () => ({ github: true }),
     }
     const metrics = createMetrics(all)
     const text = await metrics.render()

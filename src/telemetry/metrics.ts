@@ -22,6 +22,8 @@ export interface LiveGauges {
   credentials?: () => number
   /** False: the audit does not work and nothing is let in. */
   auditAccepting?: () => boolean
+  /** By issuer: false where its keys are not there or too old, and its tokens are refused. */
+  issuerKeys?: () => Readonly<Record<string, boolean>>
   /** Events recorded since the start. */
   auditEvents?: () => number
 }
@@ -69,6 +71,20 @@ function counters(registry: Registry) {
   }
 }
 
+function registerIssuerKeys(registry: Registry, read: LiveGauges['issuerKeys']): void {
+  if (read === undefined) return
+  new Gauge({
+    name: 'pgusher_issuer_keys_usable',
+    help: "1 while an issuer's keys are there and not too old",
+    labelNames: ['issuer'],
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const [issuer, usable] of Object.entries(read())) this.set({ issuer }, usable ? 1 : 0)
+    },
+  })
+}
+
 function registerGauges(registry: Registry, live: LiveGauges): void {
   const gauge = (name: string, help: string, read: (() => number) | undefined): void => {
     if (read === undefined) return
@@ -86,6 +102,7 @@ function registerGauges(registry: Registry, live: LiveGauges): void {
   gauge('unauthenticated_connections', 'Connections that are not authenticated yet', live.unauthenticated)
   gauge('credentials', 'Minted credentials that are not taken back yet', live.credentials)
   gauge('audit_accepting', '1 while the audit works', auditAccepting && (() => (auditAccepting() ? 1 : 0)))
+  registerIssuerKeys(registry, live.issuerKeys)
   if (live.auditEvents === undefined) return
   const { auditEvents } = live
   new Counter({

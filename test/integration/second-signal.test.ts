@@ -34,7 +34,8 @@ test('invariant 41: while it drains nobody new gets in and readiness is 503; a s
   const at = performance.now()
   child?.kill('SIGTERM')
   expect((await exited)[0]).toBe(1)
-  expect(performance.now() - at).toBeLessThan(2_000)
+  // It would drain for a minute.
+  expect(performance.now() - at).toBeLessThan(10_000)
   expect(await running).toBeInstanceOf(Error)
   // The next start would take its role back 20 s later; here the superuser does.
   await stage.admin(`select pg_terminate_backend(pid) from pg_stat_activity where usename like 'pgu\\_%'`)

@@ -153,7 +153,8 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
   ])
   const start = (): Promise<RunningPgusher> =>
     options.spawn === true ? startChild(configFile, logFile, options.env) : startInProcess(configFile, logFile)
-  let pgusher = await start()
+  const own = Object.keys(options.issuers ?? {})
+  let pgusher = await withKeys(start, own)
   const portOf = (): number => (pgusher.address.kind === 'tcp' ? pgusher.address.port : 0)
 
   const stage: Stage = {
@@ -185,7 +186,7 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
       return pgusher.reload()
     },
     async restart() {
-      pgusher = await start()
+      pgusher = await withKeys(start, own)
     },
     async close() {
       const clean = await pgusher.stop()
@@ -198,6 +199,33 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
     [Symbol.asyncDispose]: () => stage.close(),
   }
   return stage
+}
+
+/**
+ * On a busy machine the issuer of these tests can be too slow for the first fetch of its keys, and pgusher asks again after half a minute
+ * only: it is started again then.
+ * @param own issuers that the test made up, which may have no keys
+ */
+async function withKeys(start: () => Promise<RunningPgusher>, own: readonly string[]): Promise<RunningPgusher> {
+  for (let attempt = 1; ; attempt++) {
+    const pgusher = await start()
+    if (attempt === 4 || (await keysCame(pgusher, own))) return pgusher
+    await pgusher.stop()
+  }
+}
+
+/** False where an issuer's keys did not come within the time that a fetch has. */
+async function keysCame({ httpAddress }: RunningPgusher, own: readonly string[]): Promise<boolean> {
+  if (httpAddress.kind !== 'tcp') return true
+  const { host, port } = httpAddress
+  const usable = async (): Promise<boolean> => {
+    const text = await (await fetch(`http://${host}:${port}/metrics`)).text()
+    const without = [...text.matchAll(/^pgusher_issuer_keys_usable\{issuer="(.*)"\} 0$/gm)].map(
+      ([, name]) => name ?? '',
+    )
+    return without.every((name) => own.includes(name))
+  }
+  return eventually(usable, 6_000).catch(() => false)
 }
 
 function withOptions(

@@ -8,6 +8,7 @@ test('everything that is counted is in the text for Prometheus', async () => {
     credentials: () => 2,
     auditAccepting: () => false,
     auditEvents: () => 6,
+    issuerKeys: () => ({ github: true, gitlab: false }),
   })
   metrics.connection()
   metrics.sessionEnded('success', 'client')
@@ -36,6 +37,8 @@ test('everything that is counted is in the text for Prometheus', async () => {
     'pgusher_audit_events_total 6',
     'pgusher_audit_failures_total 1',
     'pgusher_audit_accepting 0',
+    'pgusher_issuer_keys_usable{issuer="github"} 1',
+    'pgusher_issuer_keys_usable{issuer="gitlab"} 0',
     'pgusher_policy_reload_total{outcome="failure"} 1',
   ]) {
     expect(text.split('\n')).toContain(line)
