@@ -6,7 +6,7 @@ import type { Bench, Case, Figures, Part } from './part.ts'
 import { cpuBetween, readCpu } from './proc.ts'
 
 /** How long the last events of a run may take: each new text is classified first, and what that costs belongs to the run. */
-const SETTLE = { deadline: 5_000, poll: 50 }
+const SETTLE = { deadline: 5_000, poll: 100 }
 /** How long a job's credential may take to go: it lingers for 2 s after the job. */
 const CREDENTIALS_DEADLINE = 15_000
 /** Seconds, of each contestant and in each part: V8 has compiled what is hot by then. */
