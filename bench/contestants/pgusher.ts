@@ -3,6 +3,7 @@ import { mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DEMO_AUDIENCE, startIssuer } from '../../src/cli/demo/issuer.ts'
+import { packageVersion } from '../../src/cli/version.ts'
 import { freePort, startServer } from '../processes.ts'
 import { ADMIN, DATABASE, GROUP, type Stage } from '../stage.ts'
 import type { Contestant } from './contestant.ts'
@@ -22,7 +23,7 @@ export async function pgusher(stage: Stage): Promise<Contestant> {
   const { pid, stop } = await startServer(process.execPath, [main, 'serve', '--config', file], port)
   return {
     pids: [pid],
-    version: `Node ${process.versions.node}`,
+    version: `${packageVersion()} on Node ${process.versions.node}`,
     address: async (variant, job = 0) => ({
       ...{ port, user: GROUP, password: await issuer.token('github', jobClaims(job)) },
       database: variant === 'both' ? SECURED : DATABASE,

@@ -10,7 +10,7 @@ export async function relay({ server }: Stage): Promise<Contestant> {
   const { pid, stop } = await startServer(process.execPath, [main, String(port), String(server.port)], port)
   return {
     pids: [pid],
-    version: `pgusher's relay without audit, Node ${process.versions.node}`,
+    version: `on Node ${process.versions.node}`,
     address: async () => ({ port, user: USER.name, password: USER.password, database: DATABASE, tls: false }),
     stop,
   }

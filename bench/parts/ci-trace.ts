@@ -105,7 +105,7 @@ const major = (version: string): number => Number(/(\d+)/.exec(version)?.[1])
 export const ciTrace: Part = {
   name: 'ci-trace',
   title: 'Eight jobs at once: migrate, load, test, dump',
-  ...{ rounds: 3, budget: 150, warm: true },
+  ...{ rounds: 3, budget: 200, warm: true },
   async prepare(bench) {
     const dump = await versionOf('pg_dump', '--version')
     if (dump === undefined) return 'pg_dump is not installed (apt-get install postgresql-client)'

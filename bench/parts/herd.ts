@@ -32,7 +32,7 @@ async function rush({ contestant }: FreshContestant, count: number): Promise<Fig
 export const herd: Part = {
   name: 'herd',
   title: 'A herd that connects at once over TLS, ten sessions of each job',
-  ...{ rounds: 2, budget: 60, warm: false },
+  ...{ rounds: 2, budget: 90, warm: false },
   cases: ({ quick }): Case[] => [
     {
       name: quick ? String(QUICK) : String(FULL),
