@@ -36,6 +36,8 @@ export interface Leases {
   revokeAll(reason: RevokeReason): Promise<RevokeFailure[]>
   /** Removes orphans in the databases used so far and in `aliases`, and what could not be taken back before. Never rejects. */
   sweepNow(aliases?: Iterable<string>): Promise<SweepReport>
+  /** False: nothing that this minter made is left, and nothing is being made. */
+  uses(minter: Minter): boolean
 }
 
 export interface LeasesOptions {
@@ -105,5 +107,6 @@ export function createLeases({ minterFor, onEvent, now = Date.now }: LeasesOptio
       }
       return { removed, failed }
     },
+    uses: (minter) => shared.uses(minter) || revocations.uses(minter),
   }
 }

@@ -38,6 +38,8 @@ export interface Revocations {
   takeBack(issued: Issued, reason: RevokeReason): Promise<RevokeFailure | undefined>
   /** Tries everything again at once. */
   retry(): Promise<RevokeFailure[]>
+  /** Something of this minter waits to be taken back. */
+  uses(minter: Minter): boolean
   /** No more tries by the clock. */
   stop(): void
 }
@@ -71,7 +73,16 @@ export function createRevocations(onEvent: (event: CredentialEvent) => void, now
   let wait = RETRY.first
   let stopped = false
 
-  const takeBack = async (issued: Issued, reason: RevokeReason): Promise<RevokeFailure | undefined> => {
+  /** By login: the clock, a sweep and the end may want the same at the same time, and it is gone once. */
+  const flights = new Map<string, Promise<RevokeFailure | undefined>>()
+
+  const takeBack = (issued: Issued, reason: RevokeReason): Promise<RevokeFailure | undefined> => {
+    const { login } = issued.credential
+    const flight = flights.get(login) ?? attempt(issued, reason).finally(() => flights.delete(login))
+    flights.set(login, flight)
+    return flight
+  }
+  const attempt = async (issued: Issued, reason: RevokeReason): Promise<RevokeFailure | undefined> => {
     const { login } = issued.credential
     try {
       await issued.minter.revoke(issued.credential, reason)
@@ -101,5 +112,6 @@ export function createRevocations(onEvent: (event: CredentialEvent) => void, now
     stopped = true
     clearTimeout(timer)
   }
-  return { takeBack, retry, stop }
+  const uses = (minter: Minter): boolean => [...unrevoked.values()].some(({ issued }) => issued.minter === minter)
+  return { takeBack, retry, uses, stop }
 }

@@ -35,6 +35,7 @@ export interface SharedCredentials<Shared extends SharedCredential = SharedCrede
   discard(shared: Shared): void
   /** Also what is in use, and what is being made. */
   revokeAll(reason: RevokeReason): Promise<RevokeFailure[]>
+  uses(minter: Minter): boolean
 }
 
 export interface SharedCredentialsOptions {
@@ -114,6 +115,7 @@ export function createSharedCredentials(options: SharedCredentialsOptions): Shar
       else entry.lingering = setTimeout(end, entry.minter.linger, entry).unref()
     },
     discard: retire,
+    uses: (minter) => [...entries].some((entry) => entry.minter === minter),
     async revokeAll(reason) {
       const results = await Promise.all([...entries].map((entry) => revoke(entry, reason)))
       return results.filter((failure) => failure !== undefined)

@@ -39,7 +39,8 @@ export function createCredentials(options: CredentialsOptions): Credentials {
   const { targets, ticketKeys, instance, recorder, metrics, log } = options
   /** By the database entry's text, so that a reload which changes an entry gets a new minter and others keep theirs. */
   const minters = new Map<string, { key: string; minter: Minter }>()
-  const retired: Minter[] = []
+  /** Of entries that a reload changed, as long as what they made is there. */
+  const retired = new Set<Minter>()
   let live = 0
 
   function minterFor(alias: string): Minter {
@@ -52,7 +53,7 @@ export function createCredentials(options: CredentialsOptions): Credentials {
     }
     const key = JSON.stringify(target)
     if (known?.key === key) return known.minter
-    if (known !== undefined) retired.push(known.minter)
+    if (known !== undefined) retired.add(known.minter)
     const minter = createMinter(target, instance)
     minters.set(alias, { key, minter })
     return minter
@@ -104,9 +105,16 @@ export function createCredentials(options: CredentialsOptions): Credentials {
     await sweepTickets()
   }
 
+  /** Each holds admin connections: reloads would use up PostgreSQL's. */
+  async function closeRetired(): Promise<void> {
+    const unused = [...retired].filter((minter) => !leases.uses(minter))
+    for (const minter of unused) retired.delete(minter)
+    await Promise.all(unused.map((minter) => minter.close()))
+  }
+
   let sweeping = sweep()
   const timer = setInterval(() => {
-    sweeping = sweeping.then(sweep)
+    sweeping = sweeping.then(closeRetired).then(sweep)
   }, SWEEP_INTERVAL).unref()
 
   return {

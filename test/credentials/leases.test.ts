@@ -208,6 +208,31 @@ describe('failures and the end', () => {
     expect(world.live.size).toBe(0)
   })
 
+  test('what the clock and two sweeps try again at the same time is gone once', async () => {
+    world.breakRevoke('the server is away')
+    const lease = await leases.acquire(principalOf('1'), grantOf())
+    expect(leases.uses(world.minter)).toBe(true)
+    lease.release()
+    await settle()
+    expect(leases.uses(world.minter)).toBe(true)
+    world.breakRevoke(undefined)
+    await Promise.all([leases.sweepNow(), leases.sweepNow(), vi.advanceTimersByTimeAsync(1_000)])
+    expect(said().filter((text) => text.startsWith('credential.revoked'))).toEqual([
+      'credential.revoked pgu_1 job_ended',
+    ])
+    expect(leases.uses(world.minter)).toBe(false)
+  })
+
+  test('a credential that the server does not take is given to no new session, and goes with its last one', async () => {
+    const first = await leases.acquire(principalOf('1'), grantOf())
+    first.discard()
+    const second = await leases.acquire(principalOf('1'), grantOf())
+    expect(second.credential.login).not.toBe(first.credential.login)
+    first.release()
+    await settle()
+    expect([...world.live]).toEqual([second.credential.login])
+  })
+
   test('a sweep reports orphans by database, and tries again what failed', async () => {
     world.breakRevoke('no')
     const lease = await leases.acquire(principalOf('1'), grantOf())

@@ -34,7 +34,7 @@ export async function readMetrics(address: ListenAddress): Promise<Samples> {
     })
     request.once('error', reject)
   })
-  const samples = text.matchAll(/^([a-z_]+(?:\{[^}]*\})?) (\S+)$/gm)
+  const samples = text.matchAll(/^([a-z0-9_]+(?:\{[^}]*\})?) (\S+)$/gm)
   return new Map([...samples].map(([, name = '', value]) => [name, Number(value)]))
 }
 

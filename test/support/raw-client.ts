@@ -77,7 +77,10 @@ export async function secure(stage: Pick<Stage, 'ca'>, socket: Socket): Promise<
 }
 
 /** Dialled, with TLS as asked for, before the StartupMessage. */
-export async function approach(stage: Stage, tls: RawOptions['tls'] = 'request'): Promise<RawClient> {
+export async function approach(
+  stage: Pick<Stage, 'port' | 'ca'>,
+  tls: RawOptions['tls'] = 'request',
+): Promise<RawClient> {
   const socket = await dial(stage)
   const port = socket.localPort ?? 0
   if (tls === 'none') return clientOn(socket, socket, port)
@@ -96,7 +99,11 @@ export function startupOf(job: Job, { parameters = {}, minor = 0 }: RawOptions =
 }
 
 /** A session of a job. @throws Error with the ErrorResponse, as `shown`, where it is refused */
-export async function rawSession(stage: Stage, job: Job, options: RawOptions = {}): Promise<RawClient> {
+export async function rawSession(
+  stage: Pick<Stage, 'port' | 'ca'>,
+  job: Job,
+  options: RawOptions = {},
+): Promise<RawClient> {
   const client = await approach(stage, options.tls)
   const greeting = client.greeting
   client.send(startupOf(job, options))
