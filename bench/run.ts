@@ -116,7 +116,7 @@ async function measureAll(settings: Settings): Promise<Outcome> {
   stack.defer(() => stage.stop())
   const contestants = await startAll(stage, settings, stack)
   const bench = benchOf(stage, settings, begun)
-  const outcome: Outcome = { measurements: [], failures: [], leftOut: [], versions: { postgresql: stage.version } }
+  const outcome: Outcome = { measurements: [], failures: [], leftOut: [], versions: {} }
   for (const [name, { version }] of contestants) outcome.versions[name] = version
   for (const part of settings.parts) await runPart(part, contestants, bench, settings, outcome)
   return outcome
@@ -134,7 +134,8 @@ async function runPart(
     console.log(`${part.name} is left out: ${reason}`)
     outcome.leftOut.push({ part: part.name, reason })
   }
-  if (performance.now() > bench.deadline) return leaveOut('there was no time left')
+  const begun = performance.now()
+  if (begun > bench.deadline) return leaveOut('there was no time left')
   try {
     const reason = await part.prepare?.(bench)
     if (reason !== undefined) return leaveOut(reason)
@@ -145,6 +146,7 @@ async function runPart(
     if (cutShort) leaveOut('there was no time for all of it')
   } finally {
     await part.end?.()
+    console.log(`${part.name} took ${Math.round((performance.now() - begun) / 1_000)} s`)
   }
 }
 
@@ -171,7 +173,7 @@ async function main(): Promise<void> {
   }
   if (settings.save) await updateReadme(report, [...tables, { title: 'Targets', text: targetTable(results) }])
   for (const file of [settings.output, settings.save ? SAVED : undefined]) {
-    if (file !== undefined) await writeFile(file, `${JSON.stringify(report, null, 1)}\n`)
+    if (file !== undefined) await writeFile(file, `${JSON.stringify(report, null, 2)}\n`)
   }
   console.log(`\n${seconds} s, load average ${described.load_average_at_start} at the start`)
   if (failures.length > 0) process.exitCode = 1

@@ -62,7 +62,8 @@ function jobLines({ job, issuer, run_url, run_id, repository, actor }: JobSummar
   return [
     ...(run === undefined ? [] : [`    ${run}`]),
     `    ${[...who, `issuer ${issuer}`].join(', ')}`,
-    `    --job '${job}'`,
+    // It is made to be pasted into a shell, and holds claims: whoever names a job could else name a command.
+    `    --job '${job.replaceAll("'", `'\\''`)}'`,
   ]
 }
 

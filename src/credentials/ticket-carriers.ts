@@ -35,9 +35,18 @@ export interface TicketCarriers {
   removeExpired(now: number): Promise<CarrierSweep>
 }
 
+/**
+ * Everybody can read a comment and keep it, and who may make roles could make one anew with it when the ticket was given back. From
+ * 16 on the bootstrap superuser (oid 10) grants each role to its maker, and no other role can grant in that name. Up to 15 nothing
+ * tells who made a role, and who has CREATEROLE can do more than that.
+ */
 const READ = `
 SELECT pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment
-FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} $1`
+FROM pg_catalog.pg_roles r JOIN pg_catalog.pg_roles a ON a.rolname ${EQ} current_user
+WHERE r.rolname ${EQ} $1 AND (a.rolsuper
+  OR pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 160000
+  OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.roleid ${EQ} r.oid AND m.member ${EQ} a.oid
+    AND m.grantor ${EQ} 10::pg_catalog.oid))`
 
 const HEADS = `
 SELECT r.rolname::pg_catalog.text AS name,

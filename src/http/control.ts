@@ -3,6 +3,7 @@
  * else: it gives no credential and changes no policy.
  */
 import { once } from 'node:events'
+import type { Stats } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { dirname } from 'node:path'
@@ -43,18 +44,26 @@ export async function startControl(path: string, sources: ControlSources): Promi
   return { close: () => closeServer(server) }
 }
 
-/** Whoever may write there could put a socket of their own in place of ours, and take the operator's orders. */
 async function checkDirectory(directory: string): Promise<void> {
   const found = await stat(directory).catch(() => undefined)
   if (found === undefined || !found.isDirectory()) {
     throw new AccessError('internal_error', `control.socket: there is no directory ${directory}`)
   }
-  if ((found.mode & 0o022) === 0) return
-  const mode = (found.mode & 0o777).toString(8)
+  const who = whoElseMayWrite(found, process.geteuid?.() ?? found.uid)
+  if (who === undefined) return
   throw new AccessError(
     'internal_error',
-    `control.socket: others may write to the directory ${directory} (mode ${mode}); use one of pgusher's own with mode 755 or less`,
+    `control.socket: ${who} may write to the directory ${directory}; use one of pgusher's own with mode 755 or less`,
   )
+}
+
+/**
+ * Whoever may write there could put a socket of their own in place of ours, and take the operator's orders.
+ * @param user pgusher's own. @returns undefined where only that one and root may
+ */
+export function whoElseMayWrite({ mode, uid }: Pick<Stats, 'mode' | 'uid'>, user: number): string | undefined {
+  if (uid !== user && uid !== 0) return `its owner (uid ${uid})`
+  return (mode & 0o022) === 0 ? undefined : `others (mode ${(mode & 0o777).toString(8)})`
 }
 
 function createListener(sources: ControlSources): Server {

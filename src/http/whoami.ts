@@ -1,6 +1,6 @@
 /** `POST /v1/whoami`: who the job is here, and whether a database would let it in. Nothing is changed by asking. */
 import type { TicketContent } from '../credentials/tickets.ts'
-import { AccessError, asAccessError } from '../errors.ts'
+import { asAccessError } from '../errors.ts'
 import { isOver } from '../identity/check-claims.ts'
 import type { Principal } from '../identity/principal.ts'
 import { evaluate } from '../policy/evaluate.ts'
@@ -10,6 +10,7 @@ import { beforeDeadline } from '../session/deadline.ts'
 import { denialEvent, newDenialId } from '../session/denial.ts'
 import { admitTicket, checkAddress, checkDatabase, type Identified, identify } from '../session/identify.ts'
 import type { Snapshot } from '../session/proxy-context.ts'
+import { refuseNewSessions } from '../session/refusal.ts'
 import { type Answer, refusalOf } from './answer.ts'
 import { type WhoamiAnswer, whoamiRequest } from './api.ts'
 import type { Call } from './endpoint.ts'
@@ -20,6 +21,8 @@ export async function whoami(call: Call): Promise<Answer> {
   const { database, user } = parseBody(await call.body(), whoamiRequest)
   if (database !== undefined) identity.db = { alias: database, role: user ?? ANY_ROLE }
   const secret = bearerOf(request, 'the OIDC token of the job or its ticket')
+  // Whoever tries out a stolen token is to be on record.
+  refuseNewSessions(proxy)
   const snapshot = proxy.current()
   const { verifier } = snapshot
   const identified = await beforeDeadline(identify(secret, undefined, { proxy, verifier, identity }), signal, () => {})
@@ -77,17 +80,12 @@ function granted({ principal, ticket }: Identified, wanted: AccessRequest, snaps
   const { grant } = decision
   const issuer = config.issuers[principal.issuerName]!
   if (ticket !== undefined) admitTicket(ticket, { grant, address, issuer })
-  else if (isOver({ exp: principal.expiresAt, iat: principal.issuedAt }, issuer, Date.now()))
-    checkWindow(principal, grant, call)
+  else {
+    const now = Date.now()
+    const over = isOver({ exp: principal.expiresAt, iat: principal.issuedAt }, issuer, now)
+    call.proxy.windows.check({ principal, grant, address, over }, now)
+  }
   return grant
-}
-
-function checkWindow({ jobKey }: Principal, { rule }: Grant, { proxy }: Call): void {
-  const open = proxy.windows.listOpen(Date.now())
-  if (open.some((window) => window.principal.jobKey === jobKey && window.rule === rule)) return
-  throw new AccessError('token_expired', `the token has expired and no window of rule "${rule}" is open for the job`, {
-    hint: 'Get a fresh token when you connect, or a ticket for it while it is valid.',
-  })
 }
 
 function identityOf(principal: Principal, ticket: TicketContent | undefined): WhoamiAnswer['identity'] {

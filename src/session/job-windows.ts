@@ -33,6 +33,8 @@ export interface OpenWindow extends JobWindow {
 export interface JobWindows {
   /** Whether a token has been let in by a rule with windows: an expired one is then worth a look at the policy. */
   knows(tokenSha256: string): boolean
+  /** Changes nothing. @throws AccessError where `admit` would */
+  check(request: WindowRequest, now: number): void
   /**
    * @returns the window, or undefined where the rule has none or it is closed, and the token is valid by itself
    * @throws AccessError `token_expired` where no window of this rule is open, `address_mismatch`, `limit_rate`
@@ -141,30 +143,38 @@ export function createJobWindows(limits: WindowLimits = LIMITS): JobWindows {
     entry.closesAt = Math.min(entry.closesAt, now)
   }
 
+  /** @returns what there is of the job's window. @throws AccessError where none can help this token */
+  function find({ principal, grant, address, over }: WindowRequest): Entry | undefined {
+    if (grant.jobWindow === undefined) {
+      if (over) throw expired(`rule "${grant.rule}" has no job_window`)
+      return undefined
+    }
+    const known = windows.get(keyOf(principal, grant))
+    if (over && known?.tokens.has(principal.tokenSha256) !== true) throw expired('no window was opened with it')
+    checkAddress(principal.tokenSha256, address, grant)
+    return known
+  }
+
   /** A copy, because what is done with them may change the map. */
   const openEntries = (now: number): Entry[] => [...windows.values()].filter((entry) => isOpen(entry, now))
 
   return {
     knows: (sha256) => tokens.has(sha256),
+    check(request, now) {
+      const known = find(request)
+      const { jobWindow } = request.grant
+      if (known !== undefined && jobWindow !== undefined) checkOpen(known, endOf(known, jobWindow), request, now)
+    },
     admit(request, now) {
-      const { principal, grant, address, over } = request
-      const { jobWindow, windowConnections } = grant
-      if (jobWindow === undefined) {
-        if (over) throw expired(`rule "${grant.rule}" has no job_window`)
-        return undefined
-      }
-      const key = `${principal.jobKey}\0${grant.rule}`
-      const known = windows.get(key)
-      if (over && known?.tokens.has(principal.tokenSha256) !== true) throw expired('no window was opened with it')
-      checkAddress(principal.tokenSha256, address, grant)
-      const entry = known ?? open(principal, key, jobWindow, now)
+      const { principal, grant, over } = request
+      const { jobWindow } = grant
+      const known = find(request)
+      if (jobWindow === undefined) return undefined
+      const entry = known ?? open(principal, keyOf(principal, grant), jobWindow, now)
       remember(entry, request, now)
-      entry.closesAt = Math.min(entry.closesAt, entry.openedAt + jobWindow)
-      if (!isOpen(entry, now)) {
-        if (!over) return undefined
-        throw expired(`the job's window closed at ${new Date(entry.closesAt).toISOString()}`)
-      }
-      if (over && entry.connections >= windowConnections) throw tooMany(grant)
+      entry.closesAt = endOf(entry, jobWindow)
+      checkOpen(entry, entry.closesAt, request, now)
+      if (!isOpen(entry, now)) return undefined
       if (over) entry.connections++
       return windowOf(entry)
     },
@@ -189,7 +199,30 @@ export function createJobWindows(limits: WindowLimits = LIMITS): JobWindows {
   }
 }
 
-function isOpen({ closed, closesAt }: Entry, now: number): boolean {
+function keyOf({ jobKey }: Principal, { rule }: Grant): string {
+  return `${jobKey}\0${rule}`
+}
+
+/** The rule's window may be shorter than it was. */
+function endOf({ openedAt, closesAt }: Entry, window: number): number {
+  return Math.min(closesAt, openedAt + window)
+}
+
+/** A token that is valid by itself needs no window. @throws AccessError `token_expired`, `limit_rate` */
+function checkOpen(
+  { closed, connections }: Entry,
+  closesAt: number,
+  { grant, over }: WindowRequest,
+  now: number,
+): void {
+  if (!over) return
+  if (!isOpen({ closed, closesAt }, now)) {
+    throw expired(`the job's window closed at ${new Date(closesAt).toISOString()}`)
+  }
+  if (connections >= grant.windowConnections) throw tooMany(grant)
+}
+
+function isOpen({ closed, closesAt }: Pick<Entry, 'closed' | 'closesAt'>, now: number): boolean {
   return !closed && now < closesAt
 }
 

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -50,6 +51,14 @@ test('the list is for reading, and nothing in it acts on the terminal', () => {
   expect(overviewText({ instance: 'a', sessions: [], windows: [], barred: 0 }, now)).toBe(
     '0 sessions\n\n0 open windows\n',
   )
+})
+
+test('a job key is shown as a shell reads it, whatever somebody has named a branch', () => {
+  const job = JSON.stringify(['https://ci.acme.example', "main'$(echo pwned)'`id`"])
+  const window = { ...JOB, job, rule: 'migrate', opened_at: '', closes_at: '2026-11-21T09:40:00Z', connections: 3 }
+  const text = overviewText({ instance: 'a', sessions: [], windows: [window], barred: 0 }, 0)
+  const [, shown = ''] = /^ {4}--job (.*)$/m.exec(text) ?? []
+  expect(execFileSync('sh', ['-c', `printf %s ${shown}`], { encoding: 'utf8' })).toBe(job)
 })
 
 test.each([

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { AuditEvent } from '../../src/audit/recorder.ts'
 import { configSchema } from '../../src/config/schema.ts'
+import type { TicketContent } from '../../src/credentials/tickets.ts'
 import { AccessError, type DenialCode } from '../../src/errors.ts'
 import { refusalAnswer } from '../../src/http/answer.ts'
 import { errorAnswer } from '../../src/http/api.ts'
@@ -14,6 +15,7 @@ import type { ProxyContext, Snapshot } from '../../src/session/proxy-context.ts'
 import { createLog } from '../../src/telemetry/log.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import { type Listener, listen, readAll } from '../frontend/listener.ts'
+import { grantOf, principalOf } from '../support/mint.ts'
 
 const config = configSchema.parse({
   version: 1,
@@ -28,12 +30,13 @@ const config = configSchema.parse({
 
 let listener: Listener
 let events: AuditEvent[]
+let context: ProxyContext
 /** Connections that are served. */
 let served: Promise<void>[]
 beforeEach(async () => {
   events = []
   served = []
-  const context = {
+  context = {
     current: () => ({ config }) as Snapshot,
     draining: () => false,
     ...{ windows: createJobWindows(), bars: createBars(), tickets: undefined, metrics: createMetrics() },
@@ -240,4 +243,31 @@ test('a client that leaves at any moment leaves nothing behind', async () => {
   await vi.waitUntil(() => served.length === 8)
   await Promise.all(served)
   await vi.waitUntil(() => listener.open.size === 0)
+})
+
+test('a ticket that is given back is on record as such, also where nobody waits for the answer', async () => {
+  const { promise: removed, resolve: remove } = Promise.withResolvers<TicketContent>()
+  const giveBack = vi.fn(() => removed)
+  Object.assign(context, { tickets: { giveBack } })
+  const client = await http()
+  client.write('DELETE /v1/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer pgut_x\r\n\r\n')
+  await vi.waitUntil(() => giveBack.mock.calls.length === 1)
+  client.destroy()
+  await vi.waitUntil(() => listener.open.size === 0)
+  const { rule, database, role } = grantOf()
+  const times = { issuedAt: 0, expiresAt: 60_000 }
+  remove({ id: 'ab', principal: principalOf('1'), rule, database, role, address: undefined, ...times })
+  await Promise.all(served)
+  expect(events).toMatchObject([{ event: 'ticket.returned', fields: { pgusher: { ticket: { id: 'ab' } } } }])
+})
+
+test('while the audit cannot be written nobody learns by HTTP what a token may do', async () => {
+  Object.assign(context, { recorder: { ...context.recorder, accepting: false } })
+  const body = '{"database":"shop-prod"}'
+  const ask = (path: string): Promise<string> =>
+    say(`POST ${path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+  for (const path of ['/v1/token', '/v1/whoami']) {
+    const answer = await ask(path)
+    expect([statusOf(answer), bodyOf(answer)]).toEqual([503, expect.stringContaining('"audit_unavailable"')])
+  }
 })

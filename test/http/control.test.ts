@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { type ControlServer, type ControlSources, startControl } from '../../src/http/control.ts'
+import { type ControlServer, type ControlSources, startControl, whoElseMayWrite } from '../../src/http/control.ts'
 import { readKillRequest } from '../../src/http/control-request.ts'
 import type { KillOrder } from '../../src/session/kill.ts'
 
@@ -131,10 +131,19 @@ test.each([0o775, 0o757, 0o777, 0o1777])(
   'a directory of mode %o, in which others may write, is refused',
   async (mode) => {
     await chmod(directory, mode)
-    await expect(start()).rejects.toThrow(/others may write to the directory .* mode/)
+    await expect(start()).rejects.toThrow(/others \(mode \d+\) may write to the directory/)
     await chmod(directory, 0o700)
   },
 )
+
+test.each([
+  [1000, 0o755, undefined],
+  [0, 0o755, undefined],
+  [1001, 0o700, 'its owner (uid 1001)'],
+  [0, 0o775, 'others (mode 775)'],
+])('a directory of user %d with mode %o is safe for user 1000, or it is said who may write', (uid, mode, who) => {
+  expect(whoElseMayWrite({ uid, mode }, 1000)).toBe(who)
+})
 
 test('a directory that is not there is named', async () => {
   socketPath = join(directory, 'run', 'control.sock')
