@@ -53,7 +53,7 @@ function settingsOf(argv: readonly string[]) {
 
 function print({ part, cases, figures, p99, violations }: Outcome, seconds: number): void {
   const shown = Object.entries(figures).map(([name, value]) => `${name} ${value.toLocaleString('en')}`)
-  shown.push(`${part === 'live' ? 'loop delay' : 'held the loop for'} ${p99.toFixed(2)} ms at p99`)
+  shown.push(`${part === 'live' ? 'loop delay beyond that' : 'held the loop for'} ${p99.toFixed(2)} ms at p99`)
   console.log(
     `${part.padEnd(9)} ${cases.toLocaleString('en').padStart(9)} cases in ${seconds.toFixed(1).padStart(5)} s; ${shown.join(', ')}`,
   )

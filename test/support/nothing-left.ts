@@ -100,21 +100,23 @@ const BACKENDS = `SELECT usename::text AS name FROM pg_stat_activity
   WHERE backend_type = 'client backend' AND (usename LIKE 'pgu\\_%' OR usename IS NULL)
   UNION ALL SELECT rolname FROM pg_roles WHERE rolname LIKE 'pgu\\_%'`
 
-/** What is left now, in words. */
-export async function whatIsLeft(watched: Watched, sockets: number): Promise<string[]> {
-  const samples = await readMetrics(watched.httpAddress)
+/** Sessions, credentials, roles, backends and sockets that are left now, in words. */
+export async function leftNow(watched: Watched, sockets: number, samples: Samples): Promise<string[]> {
   const gauges = ['pgusher_sessions', 'pgusher_unauthenticated_connections', 'pgusher_credentials']
-  const [events, backends, open] = await Promise.all([
-    watched.auditFiles().then(readAudit),
-    watched.admin(BACKENDS),
-    openSockets(watched.pid),
-  ])
+  const [backends, open] = await Promise.all([watched.admin(BACKENDS), openSockets(watched.pid)])
   return [
     ...gauges.filter((name) => samples.get(name) !== 0).map((name) => `${name} is ${samples.get(name)}`),
     ...backends.map(({ name }) => `role or backend ${name}`),
     ...(open > sockets ? [`${open - sockets} sockets more than the ${sockets} before`] : []),
-    ...missingEvents(events, samples),
   ]
+}
+
+/** The same with what is missing in the audit. */
+export async function whatIsLeft(watched: Watched, sockets: number): Promise<string[]> {
+  const samples = await readMetrics(watched.httpAddress)
+  const left = await leftNow(watched, sockets, samples)
+  // The audit is long, and complete only when the rest is over.
+  return left.length > 0 ? left : missingEvents(await readAudit(await watched.auditFiles()), samples)
 }
 
 /** @param sockets of before the fault. @throws Error with what is left after `timeout` ms */

@@ -1,0 +1,123 @@
+/** `npm run soak`: a mixed load for minutes, and faults that are too heavy for a test; nothing may leak, nothing may be missing. See README.md. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { leftNow, missingEvents, readAudit, readMetrics } from '../test/support/nothing-left.ts'
+import { type Standalone, startStandalone } from '../test/support/standalone.ts'
+import { compareWithLog, growthOf, type Sample, shownMiB, takeSample } from './account.ts'
+import { startChores } from './chores.ts'
+import { HEAVY, killed } from './heavy.ts'
+import { startWorkload } from './workload.ts'
+
+const USAGE = `npm run soak -- [options]
+  --minutes N   of mixed load; 10 without it, 0 for the heavy faults alone
+  --clients N   jobs at a time; 8 without it
+  --seed N      of what the jobs do
+  --no-heavy    the mixed load alone`
+
+const SAMPLE_EVERY = 5_000
+/** Milliseconds that the last role and the last socket have to go. */
+const SETTLE = 40_000
+/** Of resident memory between the second and the last quarter; in less than two minutes a process is not warm. */
+const MAX_GROWTH = 64 * 1024 * 1024
+const WARM_MINUTES = 2
+
+function settingsOf(argv: readonly string[]) {
+  const { values } = parseArgs({
+    args: [...argv],
+    allowNegative: true,
+    options: {
+      minutes: { type: 'string', default: '10' },
+      clients: { type: 'string', default: '8' },
+      seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+      heavy: { type: 'boolean', default: true },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  const [minutes, clients, seed] = [Number(values.minutes), Number(values.clients), Number(values.seed)]
+  if (values.help || ![minutes, clients, seed].every((value) => value >= 0)) throw new Error(USAGE)
+  return { minutes, clients, seed, heavy: values.heavy }
+}
+
+/** Sessions, roles and sockets that do not go, once nobody is connected. */
+async function settled(stage: Standalone): Promise<string[]> {
+  const deadline = performance.now() + SETTLE
+  for (;;) {
+    const left = await leftNow(stage, stage.idleSockets, await readMetrics(stage.httpAddress))
+    if (left.length === 0 || performance.now() > deadline) return left
+    await delay(500)
+  }
+}
+
+async function accounts(stage: Standalone): Promise<string[]> {
+  const left = await settled(stage)
+  const events = await readAudit(await stage.auditFiles())
+  return [...left.map((what) => `left: ${what}`), ...missingEvents(events, await readMetrics(stage.httpAddress))]
+}
+
+async function mixedLoad(
+  stage: Standalone,
+  { minutes, clients, seed }: { minutes: number; clients: number; seed: number },
+) {
+  const idle = await takeSample(stage)
+  const workload = startWorkload(stage, clients, seed)
+  const chores = startChores(stage, workload.tag)
+  const samples: Sample[] = []
+  const end = performance.now() + minutes * 60_000
+  while (performance.now() < end) {
+    await delay(Math.min(SAMPLE_EVERY, Math.max(0, end - performance.now())))
+    samples.push(await takeSample(stage))
+  }
+  await chores.stop()
+  await workload.stop()
+  const violations = [...workload.tally.violations, ...chores.violations, ...(await accounts(stage))]
+  const after = await takeSample(stage)
+  const growth = growthOf(samples)
+  if (minutes >= WARM_MINUTES && growth > MAX_GROWTH) violations.push(`resident memory grew by ${shownMiB(growth)}`)
+  if (after.timers > idle.timers + 2) violations.push(`${after.timers} timers, and ${idle.timers} at the start`)
+  const difference = await compareWithLog(await stage.auditFiles(), stage.server.logFile)
+  violations.push(...difference.violations)
+  const { sessions, statements, cancelled, refused } = workload.tally
+  const counted = { sessions, statements, cancelled, ...chores.counts, 'compared with the log': difference.compared }
+  console.log(`mixed load, ${minutes} min, ${clients} jobs at a time, seed ${seed}:`)
+  for (const [name, value] of Object.entries(counted)) console.log(`  ${name}: ${value.toLocaleString('en')}`)
+  console.log(`  refused: ${JSON.stringify(refused)}`)
+  const peak = Math.max(...samples.map(({ rss }) => rss))
+  console.log(
+    `  memory: ${shownMiB(idle.rss)} idle, ${shownMiB(peak)} at most, ${shownMiB(growth)} from the second to the last quarter`,
+  )
+  console.log(
+    `  sockets: ${idle.sockets} idle, ${Math.max(...samples.map(({ sockets }) => sockets))} at most, ${after.sockets} at the end`,
+  )
+  console.log(`  timers: ${idle.timers} idle, ${after.timers} at the end; credentials at the end: ${after.credentials}`)
+  return violations
+}
+
+async function heavyFaults(stage: Standalone): Promise<string[]> {
+  const violations: string[] = []
+  for (const fault of HEAVY) {
+    const outcome = await fault(stage)
+    const left = await accounts(stage)
+    console.log(`${outcome.fault}: ${outcome.seen}`)
+    violations.push(...outcome.violations, ...left.map((what) => `${outcome.fault}: ${what}`))
+  }
+  const last = await killed(stage)
+  console.log(`${last.fault}: ${last.seen}`)
+  return [...violations, ...last.violations]
+}
+
+const settings = settingsOf(process.argv.slice(2))
+await using stage = await startStandalone({
+  // A herd comes from one address here.
+  config: (config) => ({ ...config, listen: { ...config.listen, max_unauthenticated_per_address: 1_000 } }),
+  settings: {
+    max_connections: '200',
+    log_min_duration_statement: '0',
+    log_line_prefix: '%p %e ',
+    log_error_verbosity: 'terse',
+  },
+})
+const violations = settings.minutes > 0 ? await mixedLoad(stage, settings) : []
+if (settings.heavy) violations.push(...(await heavyFaults(stage)))
+for (const violation of violations) console.error(`FAILED ${violation}`)
+console.log(violations.length === 0 ? 'nothing failed' : `${violations.length} failed`)
+process.exitCode = violations.length === 0 ? 0 : 1
