@@ -116,7 +116,13 @@ const options = (adminPassword: string): StageOptions => ({
 
 async function newToken(...parameters: Parameters<Stage['token']>): Promise<string> {
   const token = await stage.token(...parameters)
-  secrets.push(['token', token], ["token's signature", token.split('.')[2] ?? ''])
+  const [, payload = '', signature = ''] = token.split('.')
+  // Parts of it too: what was cut off, or shortened in a message.
+  secrets.push(
+    ['token', token],
+    ["token's claims", payload.slice(40, 100)],
+    ["token's signature", signature.slice(0, 40)],
+  )
   return token
 }
 
@@ -194,7 +200,8 @@ async function everyWayIn(): Promise<void> {
   const issued = await api('POST', token, JSON.stringify({ database: 'shop-prod', user: 'shop_migrator' }))
   expect(issued.status).toBe(200)
   const { ticket } = JSON.parse(issued.text) as { ticket: string }
-  secrets.push(['ticket', ticket])
+  // Its beginning is its public id.
+  secrets.push(['ticket', ticket], ["ticket's secret", ticket.slice(-24)])
   await stage.session({ token: ticket }, (client) => client.query('select 2'))
   expect((await api('DELETE', ticket)).status).toBe(204)
   await refused({ token: ticket })
