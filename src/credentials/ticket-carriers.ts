@@ -3,6 +3,7 @@
  * ticket is the COMMENT of a role without LOGIN, privileges or memberships.
  */
 import type pg from 'pg'
+import { AccessError } from '../errors.ts'
 import type { Admin } from './admin-connection.ts'
 import { messageOf, sqlstateOf } from './failure.ts'
 import { carrierName, carrierPrefix, ticketOfCarrier } from './naming.ts'
@@ -23,6 +24,7 @@ export interface TicketCarriers {
    * @param jobTags `jobTag` of the job under every key
    * @param most carriers that a job may have
    * @returns false where it has as many already
+   * @throws AccessError `limit_rate` where all jobs together have as many as there may be
    */
   create(id: string, comment: CarrierComment, jobTags: readonly string[], most: number): Promise<boolean>
   /** Undefined where there is none. */
@@ -56,6 +58,12 @@ FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::pg_catalog.te
 /** Of an object that others depend on, a lock that is held, a role that is not there. */
 const [DEPENDENT, LOCKED, MISSING] = ['2BP01', '55P03', '42704']
 
+/**
+ * What one job may have is no bound where the CI system does not tell jobs apart and each token counts as a job. Every ticket is a
+ * role, and each look at them reads them all: 10,000 take some 50 ms.
+ */
+const MOST_OF_ALL = 10_000
+
 /** Of one sweep: each may take seconds, since a job can hold locks on as many as it has tickets. */
 const MOST_HELD = 3
 
@@ -63,7 +71,8 @@ interface Head extends CarrierComment {
   id: string
 }
 
-export function createTicketCarriers(admin: Admin): TicketCarriers {
+/** @param mostOfAll carriers of all jobs, those of other processes too */
+export function createTicketCarriers(admin: Admin, mostOfAll = MOST_OF_ALL): TicketCarriers {
   const { prefix } = admin.credentials
   const nameOf = (id: string): string => carrierName(prefix, id)
 
@@ -113,8 +122,10 @@ export function createTicketCarriers(admin: Admin): TicketCarriers {
   return {
     create: (id, comment, jobTags, most) =>
       admin.minting.run(async (client) => {
-        const held = (await heads(client)).filter(({ job, sealed }) => sealed !== undefined && jobTags.includes(job))
-        if (held.length >= most) return false
+        const all = await heads(client)
+        // Those that were given back as well: a job that holds on to the roles of its tickets could else make them without end.
+        if (all.filter(({ job }) => jobTags.includes(job)).length >= most) return false
+        if (all.length >= mostOfAll) throw full(admin.target.alias, mostOfAll)
         const statements = createCarrierStatements(nameOf(id), comment)
         await retryCollisions(() => inTransaction(client, () => client.query(statements.join('; '))))
         return true
@@ -153,6 +164,12 @@ export function createTicketCarriers(admin: Admin): TicketCarriers {
       return result
     },
   }
+}
+
+function full(alias: string, most: number): AccessError {
+  return new AccessError('limit_rate', `database "${alias}" has ${most} tickets already, as many as it may have`, {
+    hint: 'Use the OIDC token of the job, or try again when tickets have ended; the operator finds in the audit who asks for so many.',
+  })
 }
 
 /** CREATE ROLE and COMMENT. VALID UNTIL is for people who look at the role: nothing can log in as it at any time. */

@@ -86,7 +86,7 @@ export function createApi(proxy: Call['proxy']): ServeHttp {
     await closed
     clearTimeout(timer)
     connection.abort(new AccessError('protocol_violation', 'the client went away before the answer'))
-    if (connection.work === undefined) proxy.metrics.sessionEnded('failure', 'no_startup')
+    if (connection.work === undefined) recordNoRequest(stream, connection, proxy)
     await connection.work
   }
 }
@@ -151,7 +151,7 @@ function routeOf(request: IncomingMessage): Route {
   return route
 }
 
-/** While the body was on its way. */
+/** It broke off, or was one that is not for us (CONNECT). */
 function brokenOff(): AccessError {
   return new AccessError('protocol_violation', 'the request did not come whole')
 }
@@ -181,6 +181,12 @@ function refuseMalformed(
   recordDenial(proxy, connection.identity, new AccessError('protocol_violation', message), 'handshake', newDenialId())
   const status = tooLong ? '431 Request Header Fields Too Large' : '400 Bad Request'
   socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`, () => socket.destroySoon())
+}
+
+/** As where PostgreSQL is spoken, a connection without a byte is a port check; half a header, and what Node answers by itself, is on record. */
+function recordNoRequest({ bytesRead }: Socket, { identity }: Connection, proxy: Call['proxy']): void {
+  if (bytesRead === 0) proxy.metrics.sessionEnded('failure', 'no_startup')
+  else recordDenial(proxy, identity, brokenOff(), 'handshake', newDenialId())
 }
 
 /** The request has not come in its time. Where only the rest of a body is missing, who reads that sees the end and says so. */

@@ -231,6 +231,16 @@ test.each([
   expect(denials()).toMatchObject(codes.map((code) => ({ code })))
 })
 
+test.each([
+  ['a proxy is asked for', 'CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n'],
+  ['something is expected of us', 'POST /v1/token HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 3\r\n\r\na=b'],
+  ['there is no Host', 'GET /v1/audience HTTP/1.1\r\n\r\n'],
+])('where %s a request is on record too', async (_, bytes) => {
+  await say(bytes)
+  await Promise.all(served)
+  expect(denials()).toEqual([expect.objectContaining({ stage: 'handshake', code: 'protocol_violation' })])
+})
+
 test('a client that leaves at any moment leaves nothing behind', async () => {
   const request = 'POST /v1/token HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\ndatabase=a'
   for (const length of [0, 10, 60, request.length]) {
@@ -243,6 +253,8 @@ test('a client that leaves at any moment leaves nothing behind', async () => {
   await vi.waitUntil(() => served.length === 8)
   await Promise.all(served)
   await vi.waitUntil(() => listener.open.size === 0)
+  // Those that end in order; what stands before a reset may never come.
+  expect(events.length).toBeGreaterThanOrEqual(3)
 })
 
 test('a ticket that is given back is on record as such, also where nobody waits for the answer', async () => {

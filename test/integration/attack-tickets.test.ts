@@ -1,7 +1,10 @@
 /** Against tickets and HTTP on the TLS port: clients that leave, copies from elsewhere, floods, and others who may make roles. */
 import { Agent, request } from 'node:https'
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { openAdmin } from '../../src/credentials/admin-connection.ts'
+import { createTicketCarriers } from '../../src/credentials/ticket-carriers.ts'
 import { type TokenAnswer, tokenAnswer, whoamiAnswer } from '../../src/http/api.ts'
+import { databaseOf } from '../support/mint.ts'
 import { type ConfigInput, RULES, type RuleInput, type Stage, startStage } from '../support/pgusher.ts'
 import { urlFor, withClient } from '../support/postgres.ts'
 
@@ -98,4 +101,32 @@ test('a ticket that was given back does not come back by who may make roles and 
   } finally {
     await stage.admin(`drop role if exists "${carrier!.name}"; drop role other_admin`)
   }
+})
+
+test('a job that holds on to the roles of its tickets makes no more of them by giving them back', async () => {
+  const target = { alias: 'shop-prod', config: databaseOf(stage.server, stage.shop), dbname: 'shop' }
+  const login = { kind: 'ephemeral-role', admin: stage.shop.admin, prefix: 'pgu_', linger: 0 } as const
+  const admin = openAdmin(target, login, 'attack')
+  const carriers = createTicketCarriers(admin, 4)
+  const comment = { expiresAt: Date.now() + MINUTE, sealed: 'AAAA' }
+  const [mine, other] = ['0'.repeat(32), '1'.repeat(32)] as const
+  const ids = [1, 2, 3, 4, 5, 6].map((n) => n.toString(16).padStart(24, '0')) as [string, ...string[]]
+  const create = (at: number, job: string): Promise<boolean> => carriers.create(ids[at]!, { ...comment, job }, [job], 2)
+  try {
+    expect([await create(0, mine), await create(1, mine), await create(2, mine)]).toEqual([true, true, false])
+    await stage.admin(`grant select on orders to pgu_t_${ids[0]}, pgu_t_${ids[1]}`, 'shop')
+    expect([await carriers.remove(ids[0]), await carriers.remove(ids[1]!)]).toEqual([true, true])
+    expect(await create(2, mine)).toBe(false)
+    expect([await create(2, other), await create(3, other)]).toEqual([true, true])
+    await expect(create(4, '2'.repeat(32))).rejects.toMatchObject({
+      code: 'limit_rate',
+      message: 'database "shop-prod" has 4 tickets already, as many as it may have',
+    })
+  } finally {
+    await stage.admin(`revoke select on orders from pgu_t_${ids[0]}, pgu_t_${ids[1]}`, 'shop')
+    for (const id of ids) await carriers.remove(id)
+    await carriers.removeExpired(Date.now())
+    await admin.close()
+  }
+  expect(await stage.mintedRoles()).toEqual([])
 })
