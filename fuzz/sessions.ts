@@ -41,7 +41,7 @@ function startSession(counts: Counts) {
   const decode = (buffer: Buffer, start: number, end: number): string => buffer.toString('utf8', start, end)
   const fromClient = createFrontendHandler(tracker, {
     ...{ functionCall: true, auditAccepts: () => true, decode: () => decode },
-    ...{ prefetch: NOTHING, inject: NOTHING, stop, onTerminate: NOTHING },
+    ...{ prefetch: NOTHING, inject: NOTHING, stop, onTerminate: () => false },
   })
   const fromUpstream = createBackendHandler(tracker, {
     ...{ replication: false, inject: NOTHING, stop, onParameter: NOTHING, onFatal: NOTHING },

@@ -22,6 +22,7 @@ import type { ProxyContext, Snapshot } from './session/proxy-context.ts'
 import { createRegistry } from './session/registry.ts'
 import { needsRestart, policyLoaded, policyRejected } from './session/reload-report.ts'
 import { buildSnapshot, type SnapshotResult } from './session/snapshot.ts'
+import { createWarmUpstreams } from './session/warm-upstreams.ts'
 import { createLog, type Logger } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
 
@@ -75,6 +76,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     sessions: () => registry.size,
     unauthenticated: () => admission.unauthenticated,
     credentials: () => credentials.live(),
+    warm: () => warm.size,
     auditAccepting: () => recorder.accepting,
     auditEvents: () => recorder.recorded,
     issuerKeys: () => issuerKeys(snapshot),
@@ -85,11 +87,12 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     maxUnauthenticatedPerAddress: snapshot.config.listen.max_unauthenticated_per_address,
     maxSessions: snapshot.config.listen.max_sessions,
   }))
+  const warm = createWarmUpstreams(metrics.warmUpstream)
   const credentials = createCredentials({
     targets: () => snapshot.targets,
     ticketKeys: () => snapshot.config.tickets?.key ?? [],
     instance: { name: instance, boot },
-    ...{ recorder, metrics, log },
+    ...{ recorder, metrics, log, onTakeBack: warm.drop },
   })
   stack.defer(() => credentials.close())
   stack.defer(() => snapshot.verifier.close())
@@ -106,7 +109,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
       return snapshot.config.tickets && credentials.tickets
     },
     http: (stream, whose) => api(stream, whose),
-    ...{ recorder, metrics, log },
+    ...{ recorder, metrics, log, warm },
   }
   const api = createApi(context)
   recorder.onAcceptingChange((accepting) => {
@@ -145,6 +148,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     }
     const previous = snapshot
     snapshot = next.snapshot
+    warm.clear()
     // Verifications under way began with the old one; they end with their connections' deadline.
     setTimeout(() => previous.verifier.close(), previous.config.listen.handshake_timeout).unref()
     metrics.policyReload('success')
@@ -161,6 +165,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
 
   async function shutdown(): Promise<boolean> {
     draining = true
+    warm.close()
     listener.close()
     log.info({ sessions: registry.size }, 'shutting down')
     await drainSessions(registry, snapshot.config.drain_timeout)
@@ -221,7 +226,10 @@ async function openControl(context: ProxyContext, instance: string): Promise<Con
   if (control === undefined) return undefined
   return startControl(control.socket, {
     overview: () => overview(context, instance, Date.now()),
-    kill: (order) => kill(order, context, Date.now()),
+    kill: (order) => {
+      context.warm.clear()
+      return kill(order, context, Date.now())
+    },
     onFailure: (err) => context.log.error({ err }, 'a request on the control socket failed in an unexpected way'),
   })
 }

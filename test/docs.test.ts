@@ -86,6 +86,7 @@ describe('metrics', () => {
       sessions: () => 0,
       unauthenticated: () => 0,
       credentials: () => 0,
+      warm: () => 0,
       auditAccepting: () => true,
       auditEvents: () => 0,
       issuerKeys: () => ({ github: true }),

@@ -170,6 +170,16 @@ const clientCertificate = z.strictObject({
   linger: duration.prefault('0'),
 })
 
+const warm = z
+  .strictObject({
+    keep: z.int().min(1).max(100).default(2).describe('connections of one job and grant'),
+    life: timerDuration
+      .prefault('30s')
+      .describe("of an unused one; it never outlives the job's role, which goes `linger` after the last session"),
+    total: z.int().min(1).max(1_000).default(20).describe('connections of all jobs'),
+  })
+  .describe('keeps the upstream connection of a session that ended for the next session of the same job and grant')
+
 const database = z.strictObject({
   host: z.string().min(1).describe("name or address, or the absolute path of a Unix socket's directory"),
   port: z.int().min(1).max(65_535).default(5432),
@@ -177,6 +187,7 @@ const database = z.strictObject({
   tls: upstreamTls.prefault({}),
   connect_timeout: timerDuration.prefault('5s'),
   credentials: z.discriminatedUnion('kind', [ephemeralRole, clientCertificate]),
+  warm: warm.optional(),
   audit: z.strictObject({ text: z.enum(TEXT_MODES).optional() }).default({}),
 })
 

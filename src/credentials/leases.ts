@@ -44,17 +44,22 @@ export interface LeasesOptions {
   /** @throws Error for an alias that is not configured. */
   minterFor(alias: string): Minter
   onEvent(event: CredentialEvent): void
+  /** A credential is about to be taken back. */
+  onTakeBack?: (credential: MintedCredential) => void
   /** Milliseconds since the epoch. */
   now?: () => number
 }
 
-export function createLeases({ minterFor, onEvent, now = Date.now }: LeasesOptions): Leases {
+export function createLeases({ minterFor, onEvent, onTakeBack, now = Date.now }: LeasesOptions): Leases {
   const countSession = createSessionCount()
   const revocations = createRevocations(onEvent, now)
   const shared = createSharedCredentials({
     minterFor,
     issued: (issued) => onEvent(credentialEvent('credential.issued', issued, 'minted', now())),
-    takeBack: revocations.takeBack,
+    takeBack(issued, reason) {
+      onTakeBack?.(issued.credential)
+      return revocations.takeBack(issued, reason)
+    },
     now,
   })
   const used = new Set<string>()

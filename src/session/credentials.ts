@@ -2,7 +2,7 @@
 import type { AuditEvent, JobIdentity, Recorder } from '../audit/recorder.ts'
 import { createMinter } from '../credentials/create.ts'
 import { type CredentialEvent, createLeases, type Leases } from '../credentials/leases.ts'
-import type { Minter } from '../credentials/minter.ts'
+import type { MintedCredential, Minter } from '../credentials/minter.ts'
 import { createTickets, type Tickets } from '../credentials/tickets.ts'
 import { AccessError } from '../errors.ts'
 import type { Logger } from '../telemetry/log.ts'
@@ -19,6 +19,8 @@ export interface CredentialsOptions {
   targets(): ReadonlyMap<string, Target>
   /** Of tickets, in base64; none where they are off. */
   ticketKeys(): readonly string[]
+  /** A credential is about to be taken back: what still uses it must go. */
+  onTakeBack(credential: MintedCredential): void
   instance: { name: string; boot: string }
   recorder: Recorder
   metrics: Metrics
@@ -82,7 +84,7 @@ export function createCredentials(options: CredentialsOptions): Credentials {
       )
   }
 
-  const leases = createLeases({ minterFor, onEvent })
+  const leases = createLeases({ minterFor, onEvent, onTakeBack: options.onTakeBack })
   const tickets = createTickets({ keys: ticketKeys, aliases: () => targets().keys(), minterFor })
   const sweepTickets = createTicketSweep({ aliases: () => targets().keys(), minterFor, metrics, log })
   /** Orphans whose failure is on record; it is said once. */

@@ -26,13 +26,14 @@ export interface FrontendRules {
   /** False when the audit does not take records: the session ends at its next statement. */
   auditAccepts(): boolean
   decode(): TextDecoderFunction
-  prefetch(text: string): void
+  /** A statement's text has come, or its beginning. */
+  prefetch(text: string, truncated: boolean): void
   /** Puts bytes into the stream to PostgreSQL, behind what was released before. */
   inject(bytes: Buffer): void
   /** The session must end, behind what was released so far: nothing of this message that came with this chunk. */
   stop(reason: 'audit' | 'protocol', error: AccessError): void
-  /** Terminate was seen. */
-  onTerminate(): void
+  /** Terminate was seen. True: it does not go upstream, whose connection is kept. */
+  onTerminate(): boolean
 }
 
 export function maxFrontendLength(type: number): number {
@@ -105,8 +106,7 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
         return 0
       case F.Terminate:
         terminated = true
-        rules.onTerminate()
-        return 0
+        return rules.onTerminate() ? DROP : 0
       default:
         violation(`message type 0x${type.toString(16).padStart(2, '0')} is not one that a client may send in a session`)
         return STOP
@@ -234,12 +234,12 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
   }
 
   function query(statement: StatementText, bytes: number): void {
-    if (statement.text !== undefined) rules.prefetch(statement.text)
+    if (statement.text !== undefined) rules.prefetch(statement.text, statement.truncated)
     tracker.query(statement, bytes)
   }
 
   function parse(statement: StatementText, bytes: number): void {
-    if (statement.text !== undefined) rules.prefetch(statement.text)
+    if (statement.text !== undefined) rules.prefetch(statement.text, statement.truncated)
     tracker.parse(name, statement, bytes)
   }
 

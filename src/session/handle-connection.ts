@@ -12,13 +12,12 @@ import { ConnectionClosedError } from '../frontend/message-reader.ts'
 import { sendError } from '../frontend/respond.ts'
 import { sanitiseStartup } from '../frontend/sanitise-startup.ts'
 import { evaluate } from '../policy/evaluate.ts'
-import { cancelUpstream } from '../upstream/cancel.ts'
-import { connectUpstream } from '../upstream/connect.ts'
 import { isLoginRefused } from '../upstream/failure.ts'
 import { beforeDeadline } from './deadline.ts'
 import { newDenialId, type Stage } from './denial.ts'
 import { handleCancel } from './handle-cancel.ts'
 import { admit, identify } from './identify.ts'
+import { openUpstream } from './open-upstream.ts'
 import type { ProxyContext } from './proxy-context.ts'
 import { afterDeadline, recordDenial, recordLostConnection, refuseNewSessions } from './refusal.ts'
 import { runSession } from './run-session.ts'
@@ -105,26 +104,26 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     // The upstream connection, as the minted login.
     stage = 'upstream'
     const target = targets.get(grant.database)!
-    const settings = startupParameters(asked, principal, grant, credential.assumeRole, identity.sessionId)
-    const { replication } = asked
-    const { signal } = deadline
-    const upstream = await connectUpstream(
-      target,
-      credential,
-      settings,
-      replication === undefined ? { signal } : { signal, replication },
-    ).catch((error: unknown) => {
+    const upstream = await openUpstream({
+      warm: proxy.warm,
+      ...{ target, credential, grant, asked, signal: deadline.signal },
+      settings: (withSession) =>
+        startupParameters(asked, principal, grant, credential.assumeRole, withSession ? identity.sessionId : undefined),
+      cancelTimeout: config.listen.handshake_timeout,
+      onCancelFailure: (err) =>
+        proxy.log.warn({ err, session: identity.sessionId }, 'a CancelRequest could not be passed on'),
+    }).catch((error: unknown) => {
       if (isLoginRefused(error)) lease.discard()
       throw error
     })
-    scope.defer(() => void upstream.socket.destroy())
-    const server = { serverAddress: upstream.address.host, serverPort: upstream.address.port }
+    scope.defer(() => upstream.close())
+    const { host, port } = upstream.connection.address
     identity.db = {
       alias: grant.database,
       role: grant.role,
       login: credential.login,
       namespace: target.dbname,
-      ...server,
+      ...{ serverAddress: host, serverPort: port },
     }
     watch.split('upstream')
     refuseNewSessions(proxy)
@@ -135,10 +134,6 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     clearTimeout(timer)
 
     // Both ends stand: relay until one of them, the clock or the policy ends it.
-    const cancel = () =>
-      cancelUpstream(target, upstream.backendKey, config.listen.handshake_timeout).catch((err: unknown) => {
-        proxy.log.warn({ err, session: identity.sessionId }, 'a CancelRequest could not be passed on')
-      })
     const clientRest = hello.reader.detach()
     const timing = watch.timing()
     const credentialKind = credential.kind
@@ -156,7 +151,6 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
       clientRest,
       minor,
       upstream,
-      cancel,
     })
   } catch (thrown) {
     const late = deadline.signal.aborted ? config.listen.handshake_timeout : undefined

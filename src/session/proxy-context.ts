@@ -15,6 +15,7 @@ import type { Bars } from './bars.ts'
 import type { CancelKeys } from './cancel-keys.ts'
 import type { JobWindows } from './job-windows.ts'
 import type { LiveSession, Registry } from './registry.ts'
+import type { WarmUpstreams } from './warm-upstreams.ts'
 
 export interface Snapshot {
   config: Config
@@ -40,6 +41,7 @@ export interface ProxyContext {
   registry: Registry
   cancelKeys: CancelKeys<LiveSession>
   leases: Leases
+  warm: WarmUpstreams
   windows: JobWindows
   /** Jobs that an operator has ended. */
   bars: Bars

@@ -11,6 +11,7 @@ import type { Grant } from '../policy/types.ts'
 import { createFrameScanner } from '../wire/frame-scanner.ts'
 import { createBackendHandler, maxBackendLength } from './from-backend.ts'
 import { createFrontendHandler, maxFrontendLength } from './from-frontend.ts'
+import { mayMakeSetting } from './own-settings.ts'
 import { createPump, type Pump } from './pump.ts'
 import { decoderFor } from './statement-text.ts'
 import { type SessionTotals, StatementTracker } from './statement-tracker.ts'
@@ -38,6 +39,8 @@ export interface RelayOptions {
   onStatement(outcome: Outcome): void
   /** Sends a CancelRequest upstream. Never rejects. */
   cancel(): Promise<void>
+  /** Takes the upstream connection over for another session of the job, if it may. */
+  handBack?: (() => boolean) | undefined
   /** A fault of pgusher's own, which costs this session and no other. */
   onFailure(error: unknown): void
 }
@@ -74,6 +77,11 @@ export function startRelay(options: RelayOptions): Relay {
   const timers = new Set<NodeJS.Timeout>()
   let decode = decoderFor(options.clientEncoding)
   let terminated = false
+  /** The upstream connection is to be handed back, and was: from then on nothing here touches it. */
+  let keeping = false
+  let handedBack = false
+  /** The session may have left in the upstream connection what cannot be undone or seen. */
+  let marked = false
   let clientGone = false
   let fatalSeen = false
   let end: { reason: EndReason; error: AccessError | undefined } | undefined
@@ -86,12 +94,10 @@ export function startRelay(options: RelayOptions): Relay {
       functionCall: grant.functionCall,
       auditAccepts: () => options.recorder.accepting,
       decode: () => decode,
-      prefetch: (text) => audit.prefetch(text),
+      prefetch,
       inject: (bytes) => fromClient.inject(bytes),
       stop: refuse,
-      onTerminate: () => {
-        terminated = true
-      },
+      onTerminate,
     }),
     maxFrontendLength,
   )
@@ -112,6 +118,7 @@ export function startRelay(options: RelayOptions): Relay {
   const fromClient: Pump = createPump(client, upstream, clientScanner, {
     beforeChunk: readClock,
     afterChunk: () => {
+      if (keeping) keepUpstream()
       if (tracker.backlog > BACKLOG_HIGH) fromClient.atBoundary(holdClient)
     },
     onFailure: failed,
@@ -180,8 +187,53 @@ export function startRelay(options: RelayOptions): Relay {
     timers.add(timer)
   }
 
+  function prefetch(text: string, truncated: boolean): void {
+    audit.prefetch(text)
+    if (!marked && options.handBack !== undefined) marked = truncated || mayMakeSetting(text)
+  }
+
+  function onTerminate(): boolean {
+    terminated = true
+    keeping = mayKeep()
+    return keeping
+  }
+
+  /** At Terminate: PostgreSQL has answered everything, and has nothing to say that was not passed on. */
+  function mayKeep(): boolean {
+    if (
+      options.handBack === undefined ||
+      marked ||
+      end !== undefined ||
+      refused !== undefined ||
+      clientGone ||
+      fatalSeen
+    )
+      return false
+    const open = upstream.writable && !upstream.readableEnded && upstream.writableLength === 0
+    return open && upstreamScanner.between && tracker.settled
+  }
+
+  function keepUpstream(): void {
+    keeping = false
+    handedBack = options.handBack?.() ?? false
+    if (!handedBack) {
+      fromClient.inject(TERMINATE)
+      return
+    }
+    end = { reason: 'client', error: undefined }
+    fromUpstream.detach()
+    upstream.off('error', destroyUpstream).off('close', upstreamClosed)
+    fromClient.drain()
+    client.end()
+    closeBoth()
+  }
+
+  function destroyUpstream(): void {
+    upstream.destroy()
+  }
+
   function finishUpstream(): void {
-    if (!upstream.writable) return
+    if (handedBack || !upstream.writable) return
     fromClient.atBoundary(() => {
       if (tracker.copyIn) upstream.write(COPY_FAIL)
       if (!terminated) upstream.write(TERMINATE)
@@ -199,6 +251,7 @@ export function startRelay(options: RelayOptions): Relay {
    * its buffer and would go on, statement by statement, without anybody's record.
    */
   function cutUpstream(): void {
+    if (handedBack) return
     const late = tracker.running > 0 && !upstream.destroyed
     upstream.destroy()
     if (late) for (const delay of LATE_CANCELS) setTimeout(() => void options.cancel(), delay).unref()
@@ -216,6 +269,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   /** FIN from the job. With Terminate before it, or nothing running, PostgreSQL is told at once and says the rest itself. */
   function clientEnded(): void {
+    if (handedBack) return
     upstream.end()
     end ??= { reason: 'client', error: undefined }
     if (terminated) return
@@ -241,7 +295,7 @@ export function startRelay(options: RelayOptions): Relay {
     if (clientGone) return
     clientGone = true
     end ??= { reason: 'client', error: undefined }
-    if (upstream.destroyed) {
+    if (upstream.destroyed || handedBack) {
       settle()
       return
     }
@@ -310,7 +364,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   function begin(): void {
     client.on('error', () => client.destroy())
-    upstream.on('error', () => upstream.destroy())
+    upstream.on('error', destroyUpstream)
     client.once('close', clientClosed)
     upstream.once('close', upstreamClosed)
     fromUpstream.start(options.upstreamRest)
@@ -318,7 +372,7 @@ export function startRelay(options: RelayOptions): Relay {
     // What happened before there were listeners is not said again.
     if (client.destroyed) clientClosed()
     else if (client.readableEnded) clientEnded()
-    if (upstream.closed) upstreamClosed()
+    if (upstream.closed && !handedBack) upstreamClosed()
   }
 
   begin()

@@ -7,6 +7,7 @@ import type { AccessRequest, Grant } from '../policy/types.ts'
 import type { UpstreamConnection } from '../upstream/connect.ts'
 import { authenticationOk, backendKeyData, parameterStatus, readyForQuery } from '../wire/backend.ts'
 import type { AdmissionRecord } from './identify.ts'
+import type { SessionUpstream } from './open-upstream.ts'
 import type { ProxyContext } from './proxy-context.ts'
 import type { LiveSession } from './registry.ts'
 import { type Relay, type RelayEnd, startRelay } from './relay.ts'
@@ -30,13 +31,12 @@ export interface SessionParts {
   clientRest: Buffer
   /** Minor version of the protocol. */
   minor: number
-  upstream: UpstreamConnection
-  /** Passes a CancelRequest on; never rejects. */
-  cancel(): Promise<void>
+  upstream: SessionUpstream
 }
 
 export async function runSession(parts: SessionParts): Promise<void> {
-  const { proxy, identity, grant, upstream, client } = parts
+  const { proxy, identity, grant, client } = parts
+  const { connection, reused, handBack, cancel } = parts.upstream
   using scope = new DisposableStack()
   const audit = proxy.recorder.session(identity, grant.textMode)
   const startedAt = performance.now()
@@ -55,22 +55,23 @@ export async function runSession(parts: SessionParts): Promise<void> {
         admission: parts.admission,
         credential: { kind: parts.credentialKind },
         timing: parts.timing,
+        upstream: reused === undefined ? undefined : { reused },
       },
     },
   })
-  client.write(greeting(upstream, cancelKey))
+  client.write(greeting(connection, cancelKey))
   for (const [step, seconds] of stepsOf(parts.timing)) proxy.metrics.connectStep(step, seconds)
   relay = startRelay({
     client,
     clientRest: parts.clientRest,
-    upstream: upstream.socket,
-    upstreamRest: upstream.rest,
-    clientEncoding: upstream.parameterStatus.get('client_encoding') ?? 'UTF8',
+    upstream: connection.socket,
+    upstreamRest: connection.rest,
+    clientEncoding: connection.parameterStatus.get('client_encoding') ?? 'UTF8',
     grant,
     audit,
     recorder: proxy.recorder,
     onStatement: (outcome) => proxy.metrics.statements(outcome === 'would_deny' ? 'denied' : outcome),
-    cancel: parts.cancel,
+    ...{ cancel, handBack },
     onFailure: (err) => proxy.log.error({ err, session: identity.sessionId }, 'a session failed in an unexpected way'),
   })
   scope.defer(proxy.registry.add(session))
@@ -113,7 +114,7 @@ function liveSession(parts: SessionParts, audit: SessionAudit, relay: () => Rela
     end: (reason, error) => relay()?.end(reason, error),
     async cancel() {
       audit.event({ event: 'session.cancel_requested', outcome: 'success' })
-      await parts.cancel()
+      await parts.upstream.cancel()
     },
   }
 }

@@ -10,13 +10,16 @@ const MAX_APPLICATION_NAME = 63
 /** Bytes: a startup packet has 10,000 for everything, and the client's settings need room. */
 const MAX_JOB_SETTING = 3_000
 
-/** @param assumeRole the group role, or undefined where the login is the granted role itself */
+/**
+ * @param assumeRole the group role, or undefined where the login is the granted role itself
+ * @param sessionId to be told in `pgusher.job`
+ */
 export function startupParameters(
   client: UpstreamParameters,
   principal: Principal,
   grant: Grant,
   assumeRole: string | undefined,
-  sessionId: string,
+  sessionId: string | undefined,
 ): Map<string, string> {
   const parameters = new Map(client.settings)
   parameters.set('application_name', applicationName(principal, client.applicationName))
@@ -36,7 +39,7 @@ export function startupParameters(
  * What `SHOW pgusher.job` answers: the job as JSON, for its own logs and for triggers that only note it. A session can SET it to
  * anything, so it proves nothing; the login role's comment does.
  */
-function jobSetting(principal: Principal, grant: Grant, session: string): string {
+function jobSetting(principal: Principal, grant: Grant, session: string | undefined): string {
   const { rule, database, role } = grant
   for (const longest of [300, 60, 12]) {
     const json = asciiJson({ ...jobSummary(principal, longest), rule, database, role, session })

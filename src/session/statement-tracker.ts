@@ -51,6 +51,10 @@ export class StatementTracker {
   /** Syncs that the COPY at hand ignores. */
   #ignoredSyncs = 0
   #strays = 0
+  /** Something was sent behind the last message that ReadyForQuery answers: in the extended protocol a transaction is open then. */
+  #unsynced = false
+  /** A COPY ignored a Sync: how many ReadyForQuery were to come is a guess since. */
+  #guessed = false
 
   /** @param onStatement is called once for each execution, when its outcome is known, in the order of their ends. */
   constructor(onStatement: (record: StatementRecord) => void) {
@@ -79,6 +83,13 @@ export class StatementTracker {
 
   get copyIn(): boolean {
     return this.#records.copy === 'copy_in'
+  }
+
+  /** All that was sent is answered up to ReadyForQuery, no transaction is open, and nothing of that is a guess. */
+  get settled(): boolean {
+    const { transaction, copy } = this.#records
+    if (this.#unsynced || this.#guessed || this.ambiguous || this.#discarded.active) return false
+    return this.#queue.length === 0 && this.running === 0 && transaction === 'idle' && copy === undefined
   }
 
   /** What is sent now may run or be discarded, and nobody can tell: only Sync makes an end of it. */
@@ -115,8 +126,10 @@ export class StatementTracker {
 
   /** COPY FROM STDIN ignores it, unless something stands between the two that ends the COPY, or the session. */
   sync(): void {
-    if (this.copyIn && this.#queue.length === 1) this.#ignoredSyncs++
-    else this.#send(SYNC, undefined)
+    if (this.copyIn && this.#queue.length === 1) {
+      this.#ignoredSyncs++
+      this.#guessed = true
+    } else this.#send(SYNC, undefined)
   }
 
   /** @param refused it goes upstream as a Query that fails */
@@ -183,6 +196,7 @@ export class StatementTracker {
     if (this.#headOf(EXECUTIONS) === 0) return
     this.#records.copy = 'copy_in'
     this.#ignoredSyncs = this.#queue.dropBehindHead(SYNC, this.#queue.length)
+    if (this.#ignoredSyncs > 0) this.#guessed = true
   }
 
   copyOutStarted(): void {
@@ -227,6 +241,7 @@ export class StatementTracker {
     else this.#answerReady()
     // The Sync that ended it was taken for one that COPY ignores.
     if (this.#discarded.active) this.#discarded.end()
+    if (this.#queue.length === 0) this.#unsynced = false
     records.nextQuery()
     if (records.transaction === 'idle') this.#names.transactionEnded()
   }
@@ -255,6 +270,7 @@ export class StatementTracker {
   }
 
   #send(kind: number, entry: Pending | undefined): void {
+    this.#unsynced = true
     if (this.#discarded.active) {
       if (kind !== SYNC) {
         this.#discarded.add(kind, entry)

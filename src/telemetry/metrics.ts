@@ -10,6 +10,8 @@ export type CredentialKind = 'ephemeral-role' | 'client-certificate'
 export type CredentialEvent = 'issued' | 'reused' | 'revoked' | 'revoke_failed' | 'swept'
 /** `expired`: by the sweeper; `killed`: with its job. */
 export type TicketEvent = 'issued' | 'returned' | 'expired' | 'killed'
+/** `reused`: by a session; `refused`: there was no room; `evicted`: for a newer one; `odd`: not as it was when it was fresh; `ended`: with its credential, by a reload or a kill. */
+export type WarmOutcome = 'reused' | 'refused' | 'evicted' | 'odd' | 'expired' | 'ended'
 export type ReloadOutcome = 'success' | 'failure'
 
 /** What exists now; read when Prometheus asks. */
@@ -20,6 +22,8 @@ export interface LiveGauges {
   unauthenticated?: () => number
   /** Minted credentials that are not taken back yet. */
   credentials?: () => number
+  /** Upstream connections that no session has. */
+  warm?: () => number
   /** False: the audit does not work and nothing is let in. */
   auditAccepting?: () => boolean
   /** By issuer: false where its keys are not there or too old, and its tokens are refused. */
@@ -41,6 +45,8 @@ export interface Metrics {
   connectStep(step: ConnectStep, seconds: number): void
   credential(kind: CredentialKind, event: CredentialEvent): void
   ticket(event: TicketEvent, count?: number): void
+  /** What became of a warm upstream connection. */
+  warmUpstream(outcome: WarmOutcome): void
   auditFailure(): void
   /** The version in force (SHA-256 of the policy); the one before it disappears. */
   policyVersion(version: string): void
@@ -66,6 +72,7 @@ function counters(registry: Registry) {
     bytes: counter('bytes_total', 'Bytes relayed; in: from the job to the database', ['direction']),
     credentials: counter('credentials_total', 'What happened to minted credentials', ['kind', 'event']),
     tickets: counter('tickets_total', 'What happened to tickets', ['event']),
+    warm: counter('warm_upstreams_total', 'What became of upstream connections after their session', ['outcome']),
     auditFailures: counter('audit_failures_total', 'Times that the audit sink began to fail'),
     reloads: counter('policy_reload_total', 'Attempts to load a policy', ['outcome']),
   }
@@ -101,6 +108,7 @@ function registerGauges(registry: Registry, live: LiveGauges): void {
   gauge('sessions', 'Sessions now', live.sessions)
   gauge('unauthenticated_connections', 'Connections that are not authenticated yet', live.unauthenticated)
   gauge('credentials', 'Minted credentials that are not taken back yet', live.credentials)
+  gauge('warm_upstreams', 'Upstream connections kept for the next session of their job', live.warm)
   gauge('audit_accepting', '1 while the audit works', auditAccepting && (() => (auditAccepting() ? 1 : 0)))
   registerIssuerKeys(registry, live.issuerKeys)
   if (live.auditEvents === undefined) return
@@ -160,6 +168,7 @@ export function createMetrics(live: LiveGauges = {}): Metrics {
     connectStep: (step, seconds) => steps.observe({ step }, seconds),
     credential: (kind, event) => count.credentials.inc({ kind, event }),
     ticket: (event, number = 1) => count.tickets.inc({ event }, number),
+    warmUpstream: (outcome) => count.warm.inc({ outcome }),
     auditFailure: () => count.auditFailures.inc(),
     policyVersion(version) {
       policy.reset()

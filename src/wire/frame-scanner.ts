@@ -42,6 +42,8 @@ export interface FrameScanner {
    * were written then would be read as the rest of it.
    */
   readonly atBoundary: boolean
+  /** At a boundary, and no part of a next header is held back either: nothing is lost where another reader goes on. */
+  readonly between: boolean
   readonly violation: string | undefined
 }
 
@@ -163,6 +165,9 @@ export function createFrameScanner(handler: FrameHandler, maxLength: (type: numb
     scan,
     get atBoundary() {
       return skip === 0 && collecting === undefined && !torn
+    },
+    get between() {
+      return skip === 0 && collecting === undefined && !torn && held === undefined
     },
     get violation() {
       return violation

@@ -31,7 +31,13 @@ function startSession(onUpstream: (bytes: Buffer) => void) {
     stopped = true
   }
   const decode = (buffer: Buffer, start: number, end: number) => buffer.toString('utf8', start, end)
-  const rules = { functionCall: false, auditAccepts: () => true, decode: () => decode, prefetch() {}, onTerminate() {} }
+  const rules = {
+    functionCall: false,
+    auditAccepts: () => true,
+    decode: () => decode,
+    prefetch() {},
+    onTerminate: () => false,
+  }
   const frontend = createFrameScanner(
     createFrontendHandler(tracker, { ...rules, stop, inject: onUpstream }),
     maxFrontendLength,

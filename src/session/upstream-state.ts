@@ -1,0 +1,89 @@
+/**
+ * What a PostgreSQL backend's session is made of, as a few queries tell it: taken from a fresh connection, and compared after a session
+ * has been reset. Names and operators are qualified, since the search path is the job's.
+ */
+import { randomBytes } from 'node:crypto'
+import type { OwnQuery } from './quiet-upstream.ts'
+
+const EQ = 'OPERATOR(pg_catalog.=)'
+const NE = 'OPERATOR(pg_catalog.<>)'
+
+/**
+ * One row while a fresh login would be let in and be the same as this session: who it is, its role's attributes and memberships, settings
+ * of ALTER ROLE and ALTER DATABASE, when the server's configuration was read, and no temporary schema yet. None where a login trigger
+ * would run, which a session that is used again misses.
+ */
+const STANDING = `SELECT session_user, current_user, d.oid, r, pg_catalog.pg_is_in_recovery(), pg_catalog.pg_conf_load_time(),
+ pg_catalog.pg_my_temp_schema(), (SELECT g FROM pg_catalog.pg_roles g WHERE g.rolname ${EQ} current_user),
+ ARRAY(SELECT m::pg_catalog.text FROM pg_catalog.pg_auth_members m WHERE m.member ${EQ} r.oid ORDER BY 1),
+ ARRAY(SELECT s::pg_catalog.text FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase ${EQ} ANY (ARRAY[0::pg_catalog.oid, d.oid])
+  AND s.setrole ${EQ} ANY (ARRAY[0::pg_catalog.oid, r.oid]) ORDER BY 1)
+FROM pg_catalog.pg_roles r CROSS JOIN pg_catalog.pg_database d
+WHERE r.rolname ${EQ} session_user AND d.datname ${EQ} pg_catalog.current_database() AND r.rolcanlogin AND d.datallowconn
+ AND (r.rolvaliduntil IS NULL OR r.rolvaliduntil OPERATOR(pg_catalog.>) pg_catalog.now())
+ AND pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT') AND pg_catalog.pg_has_role(r.oid, current_user, 'MEMBER')
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger e WHERE e.evtevent ${EQ} 'login')`
+
+/** Known to keep nothing for the length of a session but settings. dblink and postgres_fdw keep connections, PL/Perl and others variables. */
+const EXTENSIONS = [
+  'plpgsql,amcheck,bloom,btree_gin,btree_gist,citext,cube,dict_int,dict_xsyn,earthdistance,fuzzystrmatch,hstore,intarray,isn,lo,ltree',
+  'moddatetime,pageinspect,pg_buffercache,pg_freespacemap,pg_prewarm,pg_stat_statements,pg_trgm,pg_visibility,pg_walinspect,pgcrypto',
+  'pgrowlocks,pgstattuple,seg,tablefunc,tcn,tsm_system_rows,tsm_system_time,unaccent,uuid-ossp,vector',
+].join()
+const LANGUAGES = 'internal,c,sql,plpgsql'
+/** PL/pgSQL defines these when it is first used; at their defaults they tell nothing more. */
+const PLPGSQL = 'check_asserts,extra_errors,extra_warnings,print_strict_params,variable_conflict'
+
+const among = (names: string, prefix = '') =>
+  `(ARRAY[${names
+    .split(',')
+    .map((name) => `'${prefix}${name}'`)
+    .join()}]::pg_catalog.text[])`
+
+/**
+ * One row with a digest of all settings, those of the job's own making among them, which RESET ALL leaves behind empty. None where the
+ * database holds code that can keep something which DISCARD ALL does not know of.
+ */
+const STATE = `SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.string_agg(
+ pg_catalog.concat_ws(' ', s.name, s.source, s.setting, s.reset_val), ' ' ORDER BY s.name), 'UTF8')), 'hex')
+FROM pg_catalog.pg_settings s
+WHERE NOT (s.source ${EQ} 'default' AND s.setting ${NE} '' AND s.name ${EQ} ANY ${among(PLPGSQL, 'plpgsql.')})
+HAVING NOT EXISTS (SELECT FROM pg_catalog.pg_extension x WHERE x.extname::pg_catalog.text ${NE} ALL ${among(EXTENSIONS)})
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_language l WHERE l.lanname::pg_catalog.text ${NE} ALL ${among(LANGUAGES)})
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.prolang ${EQ} (SELECT l.oid FROM pg_catalog.pg_language l WHERE l.lanname ${EQ} 'c')
+  AND p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend n
+  WHERE n.classid ${EQ} 'pg_catalog.pg_proc'::pg_catalog.regclass AND n.objid ${EQ} p.oid AND n.deptype ${EQ} 'e'))`
+
+/** `job` goes as hexadecimal digits: right whatever standard_conforming_strings and client_encoding are. It is ASCII. */
+const setJob = (job: string): string =>
+  `SELECT pg_catalog.set_config('pgusher.job', pg_catalog.convert_from(pg_catalog.decode('${Buffer.from(job).toString('hex')}', 'hex'), 'UTF8'), false)`
+
+/** setseed() outlives DISCARD ALL, and what random() gives would then be foreseen by whoever called it. */
+function reseed(): string {
+  const fraction = (randomBytes(6).readUIntBE(0, 6) / 2 ** 48).toFixed(16)
+  return `SELECT pg_catalog.setseed(${fraction})`
+}
+
+/** What pg_stat_activity and PostgreSQL's log show of a query that no job sent. */
+const BEGINS = '/* pgusher: a session begins */'
+
+const SELECT = 'SELECT '
+
+/** Of a fresh connection: rows STANDING, STATE (either may be missing) and the job's. */
+export const baselineQuery = (job: string): OwnQuery[] => [
+  { sql: `${BEGINS} ${STANDING};\n${STATE};\n${setJob(job)}`, tags: [SELECT, SELECT, SELECT] },
+]
+
+/** Rows as those of the baseline, and the seed's. DISCARD ALL does not run together with another statement. */
+export const resetQueries = (): OwnQuery[] => [
+  { sql: 'DISCARD ALL', tags: ['DISCARD ALL'] },
+  {
+    sql: `/* pgusher: kept for the job's next session */ ${STANDING};\n${STATE};\n${reseed()}`,
+    tags: [SELECT, SELECT, SELECT],
+  },
+]
+
+/** Rows STANDING and the job's. */
+export const reuseQuery = (job: string): OwnQuery[] => [
+  { sql: `${BEGINS} ${STANDING};\n${setJob(job)}`, tags: [SELECT, SELECT] },
+]

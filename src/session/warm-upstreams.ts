@@ -1,0 +1,202 @@
+/**
+ * Upstream connections whose session is over, kept for a moment for the next one of the same job: PostgreSQL needs about 10 ms of CPU
+ * for a new connection, and about 1 to use one again.
+ *
+ * A connection goes to a session only if the credential is the very same (one job, one grant, one login role) and the StartupMessage
+ * would be the same byte for byte, so that there is nothing to set again and RESET ALL comes back to the new session's own values.
+ * In between it is reset by DISCARD ALL and compared with what it was when it was fresh. Whatever is odd costs the connection.
+ */
+import type { MintedCredential } from '../credentials/minter.ts'
+import type { WarmOutcome } from '../telemetry/metrics.ts'
+import type { UpstreamConnection, UpstreamTarget } from '../upstream/connect.ts'
+import { createQuietUpstream, type QuietUpstream } from './quiet-upstream.ts'
+import { resetQueries, reuseQuery } from './upstream-state.ts'
+
+/** What a session must share with the one before it. */
+export interface WarmKey {
+  /** Compared by identity: the lease gives the same object to sessions of one job and grant, and to nobody else. */
+  credential: MintedCredential
+  target: UpstreamTarget
+  /** All of the StartupMessage's settings. */
+  startup: string
+}
+
+export interface WarmConnection extends WarmKey {
+  connection: UpstreamConnection
+  /** Rows of the fresh connection that those after a reset must equal. */
+  standing: Buffer
+  state: Buffer
+  /** Sessions so far. */
+  uses: number
+  /** Of `generation` when it was made. */
+  generation: number
+}
+
+export interface WarmLimits {
+  /** Connections of one credential. */
+  keep: number
+  /** Milliseconds. */
+  life: number
+  /** Connections of one database entry. */
+  total: number
+}
+
+export interface WarmUpstreams {
+  /** A connection that is reset and checked; paused. `job` becomes its `pgusher.job`. */
+  take(key: WarmKey, job: string): Promise<{ warm: WarmConnection; quiet: QuietUpstream } | undefined>
+  /** Takes a connection over whose session is idle, and of which nobody else holds or cancels anything. Returns at once. */
+  park(warm: WarmConnection, limits: WarmLimits): void
+  /** Ends those of a credential that is being taken back, and takes no more of it. */
+  drop(credential: MintedCredential): void
+  /** Ends all that are here, and takes no connection back that was made before. */
+  clear(): void
+  /** The same, for good. */
+  close(): void
+  readonly generation: number
+  readonly size: number
+}
+
+/** Milliseconds for DISCARD ALL and the comparison. */
+const RESET_TIME = 2_000
+/** Milliseconds for the look before a connection is used again. */
+const CHECK_TIME = 1_000
+/** Milliseconds that a session waits for one that is being reset; a new connection takes as long. */
+const PATIENCE = 50
+/** A backend's caches grow with what it has seen, and each use adds a listener to the socket's handle. */
+const MAX_USES = 200
+
+interface Entry {
+  warm: WarmConnection
+  quiet: QuietUpstream
+  ready: boolean
+  /** Resolves when it is ready or gone. */
+  reset: Promise<void>
+  expiry: NodeJS.Timeout | undefined
+}
+
+export function createWarmUpstreams(count: (outcome: WarmOutcome) => void): WarmUpstreams {
+  const entries = new Set<Entry>()
+  const dropped = new WeakSet<MintedCredential>()
+  let generation = 0
+  let closed = false
+
+  function discard(entry: Entry, outcome: WarmOutcome): void {
+    if (!entries.delete(entry)) return
+    clearTimeout(entry.expiry)
+    count(outcome)
+    entry.quiet.close()
+  }
+
+  function mayStay(warm: WarmConnection, { keep, total }: WarmLimits): boolean {
+    if (closed || warm.generation !== generation || dropped.has(warm.credential) || warm.uses >= MAX_USES) return false
+    const sameJob = all().filter((entry) => entry.warm.credential === warm.credential)
+    const sameSettings = sameJob.filter((entry) => entry.warm.startup === warm.startup)
+    if (sameSettings.length >= keep) return false
+    // The oldest gives way: of the job one with other settings, else one of a job that may be over.
+    if (sameJob.length >= keep) return evict(sameJob.find((entry) => !sameSettings.includes(entry)))
+    return all().length < total || evict(all().find((entry) => !sameJob.includes(entry)))
+
+    function all(): Entry[] {
+      return [...entries].filter((entry) => entry.warm.target === warm.target)
+    }
+  }
+
+  function evict(entry: Entry | undefined): boolean {
+    if (entry !== undefined) discard(entry, 'evicted')
+    return entry !== undefined
+  }
+
+  async function reset(entry: Entry, life: number): Promise<void> {
+    const rows = await entry.quiet.run(resetQueries(), RESET_TIME)
+    if (!entries.has(entry)) return
+    const [standing, state] = rows ?? []
+    if (rows?.length !== 3 || !standing?.equals(entry.warm.standing) || !state?.equals(entry.warm.state)) {
+      discard(entry, 'odd')
+      return
+    }
+    entry.ready = true
+    entry.expiry = setTimeout(discard, life, entry, 'expired').unref()
+    entry.quiet.watch(() => discard(entry, 'odd'))
+  }
+
+  function find(key: WarmKey, ready: boolean): Entry | undefined {
+    // The newest: its caches and the kernel's are warm, and the others grow old.
+    return [...entries]
+      .reverse()
+      .find(
+        (entry) =>
+          entry.ready === ready &&
+          entry.warm.credential === key.credential &&
+          entry.warm.target === key.target &&
+          entry.warm.startup === key.startup,
+      )
+  }
+
+  /** In one turn, so that no second session finds it too. */
+  function takeOut(key: WarmKey): Entry | undefined {
+    const entry = find(key, true)
+    if (entry === undefined) return undefined
+    entries.delete(entry)
+    clearTimeout(entry.expiry)
+    return entry
+  }
+
+  async function claim(key: WarmKey): Promise<Entry | undefined> {
+    const ready = takeOut(key)
+    if (ready !== undefined) return ready
+    const resetting = find(key, false)
+    if (resetting === undefined) return undefined
+    let timer: NodeJS.Timeout | undefined
+    await Promise.race([resetting.reset, new Promise((resolve) => (timer = setTimeout(resolve, PATIENCE)))])
+    clearTimeout(timer)
+    return takeOut(key)
+  }
+
+  function clear(): void {
+    generation++
+    for (const entry of entries) discard(entry, 'ended')
+  }
+
+  return {
+    async take(key, job) {
+      for (let entry = await claim(key); entry !== undefined; entry = await claim(key)) {
+        const rows = await entry.quiet.run(reuseQuery(job), CHECK_TIME)
+        const { warm } = entry
+        const allowed = !closed && warm.generation === generation && !dropped.has(warm.credential)
+        if (allowed && rows?.length === 2 && rows[0]?.equals(warm.standing)) {
+          count('reused')
+          return { warm: { ...warm, uses: warm.uses + 1 }, quiet: entry.quiet }
+        }
+        count('odd')
+        entry.quiet.close()
+      }
+      return undefined
+    },
+    park(warm, limits) {
+      const quiet = createQuietUpstream({ ...warm.connection, rest: Buffer.alloc(0) })
+      if (!mayStay(warm, limits)) {
+        count('refused')
+        quiet.close()
+        return
+      }
+      const entry: Entry = { warm, quiet, ready: false, reset: Promise.resolve(), expiry: undefined }
+      entries.add(entry)
+      entry.reset = reset(entry, limits.life)
+    },
+    drop(credential) {
+      dropped.add(credential)
+      for (const entry of entries) if (entry.warm.credential === credential) discard(entry, 'ended')
+    },
+    clear,
+    close() {
+      closed = true
+      clear()
+    },
+    get generation() {
+      return generation
+    },
+    get size() {
+      return entries.size
+    },
+  }
+}
