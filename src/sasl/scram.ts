@@ -91,6 +91,7 @@ function attributes(message: string, names: readonly string[]): string[] {
   const parts = message.split(',')
   if (parts[0]?.startsWith('m='))
     throw new ScramError('the server demands a SCRAM extension that pgusher does not know')
+  if (!parts.every((part) => /^[A-Za-z]=/.test(part))) throw new ScramError('malformed SCRAM message: not attributes')
   return names.map((name, index) => {
     const part = parts[index]
     if (!part?.startsWith(`${name}=`)) throw new ScramError(`malformed SCRAM message: attribute ${name} expected`)

@@ -33,6 +33,19 @@ describe('the example of RFC 7677', () => {
     expect(() => client.finish('v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=')).not.toThrow()
   })
 
+  test('a signature may have extensions behind it, and nothing else', () => {
+    const signature = 'v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4='
+    const finish = (message: string) => () => {
+      const client = clientFor()
+      client.initialResponse()
+      client.continue(serverFirst)
+      client.finish(message)
+    }
+    expect(finish(`${signature},x=1`)).not.toThrow()
+    expect(finish(`${signature},`)).toThrow('malformed')
+    expect(finish(`${signature},more`)).toThrow('malformed')
+  })
+
   test.each(['v=7rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=', 'v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G5=', 'v='])(
     'the server signature %s is refused',
     (signature) => {
