@@ -91,7 +91,8 @@ function attributes(message: string, names: readonly string[]): string[] {
   const parts = message.split(',')
   if (parts[0]?.startsWith('m='))
     throw new ScramError('the server demands a SCRAM extension that pgusher does not know')
-  if (!parts.every((part) => /^[A-Za-z]=/.test(part))) throw new ScramError('malformed SCRAM message: not attributes')
+  const isAttribute = (part: string): boolean => /^[A-Za-z]=/.test(part)
+  if (!parts.slice(names.length).every(isAttribute)) throw new ScramError('malformed SCRAM message: not an attribute')
   return names.map((name, index) => {
     const part = parts[index]
     if (!part?.startsWith(`${name}=`)) throw new ScramError(`malformed SCRAM message: attribute ${name} expected`)
