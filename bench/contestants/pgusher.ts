@@ -14,11 +14,20 @@ const ROLES = `SELECT count(*)::int AS roles FROM pg_roles WHERE starts_with(rol
 /** Above what any part holds at once: all load comes from one address, and a part's jobs may be one. */
 const MANY = 2_000
 
-export async function pgusher(stage: Stage): Promise<Contestant> {
+/** With connections to PostgreSQL that are used again by the same job, as set up for jobs of many short steps. */
+export const pgusher = (stage: Stage): Promise<Contestant> => startPgusher(stage, { warm: {} })
+
+/** As by default: each session has a connection of its own to PostgreSQL. */
+export const pgusherCold = (stage: Stage): Promise<Contestant> => startPgusher(stage, {})
+
+/** @param settings of each entry of `databases` */
+async function startPgusher(stage: Stage, settings: { warm?: object }): Promise<Contestant> {
   const [port, httpPort, issuer] = await Promise.all([freePort(), freePort(), startIssuer()])
   const directory = await mkdtemp(join(stage.scratch, 'pgusher-'))
   const file = join(directory, 'pgusher.yaml')
-  await writeFile(file, JSON.stringify(configuration(stage, directory, port, httpPort, issuer.issuerUrl('github'))))
+  const base = configuration(stage, directory, port, httpPort, issuer.issuerUrl('github'))
+  const databases = Object.entries(base.databases).map(([alias, entry]) => [alias, { ...entry, ...settings }])
+  await writeFile(file, JSON.stringify({ ...base, databases: Object.fromEntries(databases) }))
   const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
   const { pid, stop } = await startServer(process.execPath, [main, 'serve', '--config', file], port)
   return {
@@ -50,7 +59,7 @@ function jobClaims(job: number): Record<string, string> {
  * What an operator would write, but for the limits that one address and one job run into here, and plain TCP, which is there to be
  * compared and loads on loopback only.
  */
-function configuration(stage: Stage, directory: string, port: number, httpPort: number, url: string): object {
+function configuration(stage: Stage, directory: string, port: number, httpPort: number, url: string) {
   const { server, ca, cert, key } = stage
   const entry = {
     ...{ host: server.host, port: server.port, dbname: DATABASE },

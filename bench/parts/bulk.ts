@@ -7,6 +7,7 @@ import { pgbench } from '../load/pgbench.ts'
 import { psql } from '../load/psql.ts'
 import { known, measured } from '../measure.ts'
 import type { Bench, Case, Figures, Part } from '../part.ts'
+import { DATABASE, GROUP } from '../stage.ts'
 import { TAKING_PART } from './select.ts'
 
 /** Bytes of a row as COPY writes it, with its newline; `small` has three columns of 7, 5 and 12 characters. */
@@ -97,12 +98,12 @@ export const bulk: Part = {
       CREATE UNLOGGED TABLE bench_small AS
         SELECT 1000000 + i AS id, 10000 + i % 90000 AS k, left(md5(i::text), 12) AS v FROM generate_series(1, ${size.small}) i;
       CREATE UNLOGGED TABLE bench_sink (v text);
-      GRANT SELECT, INSERT ON bench_wide, bench_small, bench_sink TO bench_job`)
+      GRANT SELECT, INSERT ON bench_wide, bench_small, bench_sink TO ${GROUP}`)
     const superuser = { port: server.port, user: 'postgres', password: new URL(server.superuserUrl).password }
     for (const { wide, selected } of [size, WARM]) {
       const file = inputFile(bench, wide)
       await psql(
-        { ...superuser, database: 'bench', tls: false },
+        { ...superuser, database: DATABASE, tls: false },
         `\\copy (SELECT * FROM bench_wide LIMIT ${wide}) TO '${file}'`,
       )
       await writeFile(scriptFile(bench, selected), `SELECT * FROM bench_small LIMIT ${selected};\n`)

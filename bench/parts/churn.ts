@@ -85,7 +85,7 @@ export const churn: Part = {
     const sameJob = (['plain', 'tls'] as const).map(
       (variant): Case => ({
         name: `same-job/${variant}`,
-        contestants: TAKING_PART[variant],
+        contestants: [...TAKING_PART[variant], 'pgusher-cold'],
         run: (contestant, bench) => reconnect(contestant, variant, seconds, bench),
         warmUp: (contestant, bench) => reconnect(contestant, variant, 1, bench),
       }),

@@ -117,7 +117,7 @@ export const ciTrace: Part = {
     (['plain', 'tls'] as const).map(
       (variant): Case => ({
         name: variant,
-        contestants: TAKING_PART[variant],
+        contestants: [...TAKING_PART[variant], 'pgusher-cold'],
         run: (contestant, bench) => trace(contestant, variant, quick ? QUICK : FULL, bench),
         warmUp: (contestant, bench) => trace(contestant, variant, WARM, bench),
       }),
