@@ -56,6 +56,8 @@ test('texts of one shape are classified as the parser does each of them', () => 
 test.each([
   ['a quoted identifier', 'select "1" from t'],
   ['a parameter', 'select $1'],
+  ['a type with a precision', 'select LocalTime (3)'],
+  ['another one', 'select current_timestamp(3)'],
   ['a dollar quote', 'select $$1$$'],
   ['a comment', 'select 1 -- 2'],
   ['a comment in C', 'select 1 /* 2 */'],
