@@ -11,6 +11,8 @@ export interface Sample {
   /** `performance.now()`. */
   at: number
   rss: number
+  /** JavaScript objects and what they hold outside of the heap. */
+  heap: number
   sockets: number
   sessions: number
   credentials: number
@@ -28,6 +30,7 @@ export async function takeSample(stage: Standalone): Promise<Sample> {
   return {
     at: performance.now(),
     rss: await resident(stage.pid),
+    heap: total(samples, 'nodejs_heap_size_used_bytes') + total(samples, 'nodejs_external_memory_bytes'),
     sockets: await openSockets(stage.pid),
     sessions: samples.get('pgusher_sessions') ?? Number.NaN,
     credentials: total(samples, 'pgusher_credentials'),
@@ -38,11 +41,11 @@ export async function takeSample(stage: Standalone): Promise<Sample> {
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
-/** Of resident memory from the second quarter to the last: the first is the warming up. Bytes. */
+/** Of the heap, from the second quarter to the last: the first is the warming up. Bytes. */
 export function growthOf(samples: readonly Sample[]): number {
-  const quarter = Math.floor(samples.length / 4)
-  const rss = samples.map((sample) => sample.rss)
-  return median(rss.slice(-Math.max(1, quarter))) - median(rss.slice(quarter, Math.max(quarter + 1, 2 * quarter)))
+  const quarter = Math.max(1, Math.floor(samples.length / 4))
+  const heap = samples.map((sample) => sample.heap)
+  return median(heap.slice(-quarter)) - median(heap.slice(quarter, 2 * quarter))
 }
 
 export const shownMiB = (bytes: number): string => `${Math.round(bytes / MiB)} MiB`

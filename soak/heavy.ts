@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
+import { availableParallelism, loadavg } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
 import { query, type RawClient, rawSession, terminate } from '../test/support/raw-client.ts'
 import { eventually } from '../test/support/shop.ts'
@@ -50,6 +51,8 @@ async function herd(stage: Standalone): Promise<HeavyOutcome> {
   const tokens = await Promise.all(
     Array.from({ length: 20 }, (_, job) => stage.issuer.token('github', { run_id: `${6_000 + job}` })),
   )
+  // On a machine whose cores are taken by others, logins end with their deadline: 08006 and 57P03.
+  const busy = (loadavg()[0] ?? 0) > 1.5 * availableParallelism()
   const fetches = stage.issuer.requests.github.jwks
   const attempts: Promise<Attempt>[] = []
   for (let tenth = 0; tenth < 10; tenth++) {
@@ -65,7 +68,7 @@ async function herd(stage: Standalone): Promise<HeavyOutcome> {
   if (keys > 1) violations.push(`herd: ${keys} fetches of keys`)
   return {
     fault: '1,000 connects in a second',
-    seen: `${countsOf(done)}, the last after ${seconds(slowest(done))}`,
+    seen: `${countsOf(done)}, the last after ${seconds(slowest(done))}${busy ? ', on a busy machine' : ''}`,
     violations,
   }
 }

@@ -17,9 +17,11 @@ const USAGE = `npm run soak -- [options]
 const SAMPLE_EVERY = 5_000
 /** Milliseconds that the last role and the last socket have to go. */
 const SETTLE = 40_000
-/** Of resident memory between the second and the last quarter; in less than two minutes a process is not warm. */
-const MAX_GROWTH = 64 * 1024 * 1024
-const WARM_MINUTES = 2
+/**
+ * Of JavaScript's memory between the second and the last quarter. The caches of statement texts are full after some 100,000 of them and
+ * take about this much; with a million texts it was the same.
+ */
+const MAX_GROWTH = 96 * 1024 * 1024
 
 function settingsOf(argv: readonly string[]) {
   const { values } = parseArgs({
@@ -72,7 +74,7 @@ async function mixedLoad(
   const violations = [...workload.tally.violations, ...chores.violations, ...(await accounts(stage))]
   const after = await takeSample(stage)
   const growth = growthOf(samples)
-  if (minutes >= WARM_MINUTES && growth > MAX_GROWTH) violations.push(`resident memory grew by ${shownMiB(growth)}`)
+  if (growth > MAX_GROWTH) violations.push(`memory grew by ${shownMiB(growth)}`)
   if (after.timers > idle.timers + 2) violations.push(`${after.timers} timers, and ${idle.timers} at the start`)
   const difference = await compareWithLog(await stage.auditFiles(), stage.server.logFile)
   violations.push(...difference.violations)
@@ -81,10 +83,10 @@ async function mixedLoad(
   console.log(`mixed load, ${minutes} min, ${clients} jobs at a time, seed ${seed}:`)
   for (const [name, value] of Object.entries(counted)) console.log(`  ${name}: ${value.toLocaleString('en')}`)
   console.log(`  refused: ${JSON.stringify(refused)}`)
-  const peak = Math.max(...samples.map(({ rss }) => rss))
-  console.log(
-    `  memory: ${shownMiB(idle.rss)} idle, ${shownMiB(peak)} at most, ${shownMiB(growth)} from the second to the last quarter`,
-  )
+  const most = (of: (sample: Sample) => number): number => Math.max(...samples.map(of))
+  const resident = `resident ${shownMiB(idle.rss)} idle, ${shownMiB(most(({ rss }) => rss))} at most`
+  const heap = `heap ${shownMiB(idle.heap)} idle, ${shownMiB(most(({ heap }) => heap))} at most`
+  console.log(`  memory: ${resident}; ${heap}, ${shownMiB(growth)} more in the last quarter than in the second`)
   console.log(
     `  sockets: ${idle.sockets} idle, ${Math.max(...samples.map(({ sockets }) => sockets))} at most, ${after.sockets} at the end`,
   )
@@ -107,8 +109,12 @@ async function heavyFaults(stage: Standalone): Promise<string[]> {
 
 const settings = settingsOf(process.argv.slice(2))
 await using stage = await startStandalone({
-  // A herd comes from one address here.
-  config: (config) => ({ ...config, listen: { ...config.listen, max_unauthenticated_per_address: 1_000 } }),
+  config: (config) => ({
+    ...config,
+    // A herd comes from one address here.
+    listen: { ...config.listen, max_unauthenticated_per_address: 1_000 },
+    databases: { ...config.databases, warehouse: { ...config.databases['warehouse']!, warm: {} } },
+  }),
   settings: {
     max_connections: '200',
     log_min_duration_statement: '0',
