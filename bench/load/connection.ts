@@ -28,6 +28,8 @@ export interface Connection {
 }
 
 const HEADER = 5
+/** Milliseconds until TLS stands. A server that closes without a word ends no `once`. */
+const TIMEOUT = 30_000
 const QUERY = 0x51
 const TERMINATE = Buffer.from('X\0\0\0\x04', 'latin1')
 
@@ -125,15 +127,15 @@ async function login(
   }
 }
 
-async function secure(socket: Socket, ticket: Buffer | undefined): Promise<TLSSocket> {
+async function secure(socket: Socket, ticket: Buffer | undefined, signal: AbortSignal): Promise<TLSSocket> {
   socket.write(sslRequest())
-  const [answer] = (await once(socket, 'data')) as [Buffer]
+  const [answer] = (await once(socket, 'data', { signal })) as [Buffer]
   if (answer.toString() !== 'S') throw new Error('the server does not speak TLS')
   socket.removeAllListeners('data')
   // libpq's `require` does not verify either, and pgbench and psql are used with that.
   const options = { socket, rejectUnauthorized: false, ALPNProtocols: ['postgresql'] }
   const secured = connectTls(ticket === undefined ? options : { ...options, session: ticket })
-  await once(secured, 'secureConnect')
+  await once(secured, 'secureConnect', { signal })
   return secured
 }
 
@@ -141,8 +143,9 @@ async function secure(socket: Socket, ticket: Buffer | undefined): Promise<TLSSo
 export async function openConnection(address: Address, ticket?: Buffer): Promise<Connection> {
   const tcp = connectTcp({ port: address.port, host: '127.0.0.1', noDelay: true })
   try {
-    await once(tcp, 'connect')
-    const secured = address.tls ? await secure(tcp, ticket) : undefined
+    const signal = AbortSignal.timeout(TIMEOUT)
+    await once(tcp, 'connect', { signal })
+    const secured = address.tls ? await secure(tcp, ticket, signal) : undefined
     const socket = secured ?? tcp
     let newest: Buffer | undefined
     secured?.on('session', (session) => {
