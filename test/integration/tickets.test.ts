@@ -356,15 +356,16 @@ test('a kill takes it away on every replica, and the job gets no other one', asy
 })
 
 test('a job that makes something depend on its role does not keep it', async () => {
+  for (const one of given.splice(0)) await call('DELETE', '/v1/token', { bearer: one })
   const ticket = await ticketOf()
-  const names = await carriers()
-  expect(names).not.toEqual([])
-  for (const { name } of names) {
-    await stage.session({ token: ticket }, (client) => client.query(`grant select on public.orders to "${name}"`))
-  }
+  // One sweep takes only a few of those that are held, and the next one is a while away.
+  const [carrier, ...others] = await carriers()
+  expect(others).toEqual([])
+  await stage.session({ token: ticket }, (client) =>
+    client.query(`grant select on public.orders to "${carrier?.name}"`),
+  )
   expect((await call('DELETE', '/v1/token', { bearer: ticket })).status).toBe(204)
   expect(await refused(connect({ token: ticket }))).toMatch(/^28P01 this ticket is not known any more/)
-  for (const one of given.splice(0)) await call('DELETE', '/v1/token', { bearer: one })
   await replica.pgusher.stop()
   await replica.restart()
   await eventually(async () => (await carriers()).length === 0)
