@@ -45,7 +45,7 @@ const among = (names: string, prefix = '') =>
  * database holds code that can keep something which DISCARD ALL does not know of.
  */
 const STATE = `SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.string_agg(
- pg_catalog.concat_ws(' ', s.name, s.source, s.setting, s.reset_val), ' ' ORDER BY s.name), 'UTF8')), 'hex')
+ pg_catalog.concat_ws(' ', s.name, s.source, s.setting, s.reset_val), ' ' ORDER BY s.name COLLATE pg_catalog."C"), 'UTF8')), 'hex')
 FROM pg_catalog.pg_settings s
 WHERE NOT (s.source ${EQ} 'default' AND s.setting ${NE} '' AND s.name ${EQ} ANY ${among(PLPGSQL, 'plpgsql.')})
 HAVING NOT EXISTS (SELECT FROM pg_catalog.pg_extension x WHERE x.extname::pg_catalog.text ${NE} ALL ${among(EXTENSIONS)})

@@ -1,6 +1,6 @@
 /**
- * Upstream connections whose session is over, kept for a moment for the next one of the same job: PostgreSQL needs about 10 ms of CPU
- * for a new connection, and about 1 to use one again.
+ * Upstream connections whose session is over, kept for a moment for the next one of the same job. Of PostgreSQL's CPU a connection with
+ * one statement took 5 ms, and 2.9 with reset and comparison in place of the login, of which the job waits for 0.8 (PostgreSQL 18).
  *
  * A connection goes to a session only if the credential is the very same (one job, one grant, one login role) and the StartupMessage
  * would be the same byte for byte, so that there is nothing to set again and RESET ALL comes back to the new session's own values.

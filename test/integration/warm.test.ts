@@ -5,7 +5,7 @@ import { createCa } from '../support/certificates.ts'
 import { onEachPostgres } from '../support/each-postgres.ts'
 import { type ConfigInput, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually } from '../support/postgres.ts'
-import { bind, dial, execute, flush, parse, query, rawSession, terminate } from '../support/raw-client.ts'
+import { bind, copyData, dial, execute, flush, parse, query, rawSession, terminate } from '../support/raw-client.ts'
 
 let stage: Stage
 
@@ -37,6 +37,9 @@ interface Visit<T = unknown> {
 
 const pidOf = async (client: pg.Client): Promise<number> =>
   (await client.query('select pg_backend_pid() as pid')).rows[0].pid
+
+const gone = (pid: number) =>
+  eventually(async () => (await stage.admin(`select from pg_stat_activity where pid = ${pid}`)).length === 0)
 
 /** Resolves when the backend is reset, or gone. True: it is warm. */
 async function settled(pid: number, at = stage): Promise<boolean> {
@@ -211,6 +214,27 @@ test('what was executed and not synchronised is rolled back, as PostgreSQL does 
   expect(result).toBe(0)
 })
 
+test('what comes behind Terminate, and a COPY that Terminate breaks off, is nothing', async () => {
+  const mine = await newJob()
+  await visit(mine, (client) => client.query('create table copied (a text)'))
+  using behind = await rawSession(stage, { token: mine })
+  behind.send(terminate, query('create table behind (a int)'))
+  await behind.rest()
+  using copying = await rawSession(stage, { token: mine })
+  copying.send(query('copy copied from stdin'))
+  await copying.until('G')
+  copying.send(copyData('half\n'), terminate)
+  await copying.rest()
+  const { result } = await visit(mine, async (next) => {
+    const { rows } = await next.query(
+      "select to_regclass('behind') as behind, (select count(*)::int from copied) as copied",
+    )
+    await next.query('drop table copied')
+    return rows[0]
+  })
+  expect(result).toEqual({ behind: null, copied: 0 })
+})
+
 test('a statement that Terminate follows at once runs to its end, and its backend is not kept', async () => {
   const mine = await newJob()
   using client = await rawSession(stage, { token: mine })
@@ -320,7 +344,7 @@ test('where the database holds code that keeps something for itself, no connecti
   } finally {
     await stage.admin('drop extension dblink', 'shop')
   }
-  expect(await settled(pid)).toBe(false)
+  await gone(pid)
 })
 
 test('a login trigger runs for each session', async () => {
@@ -347,13 +371,11 @@ test('a reload of the policy ends warm connections', async () => {
   const mine = await newJob()
   const { pid } = await visit(mine, async () => {})
   expect(await stage.reload({ config: withWarm() })).toBe(true)
-  expect(await settled(pid)).toBe(false)
+  await gone(pid)
   expect((await visit(mine, async () => {})).pid).not.toBe(pid)
 })
 
 test('it goes when its life ends, when its role does, and when pgusher drains', async () => {
-  const gone = (pid: number) =>
-    eventually(async () => (await stage.admin(`select from pg_stat_activity where pid = ${pid}`)).length === 0)
   expect(await stage.reload({ config: withWarm('1m', { life: '100ms' }) })).toBe(true)
   const short = await visit(await newJob(), async () => {})
   await gone(short.pid)
