@@ -91,7 +91,6 @@ test('a ticket that was given back does not come back by who may make roles and 
   await stage.admin(`create role other_admin login createrole password 'other'`)
   try {
     const again = `create role "${carrier!.name}"; comment on role "${carrier!.name}" is '${carrier!.comment}'`
-    // By a role in between which is gone afterwards, so that nobody but superusers may change the one that it made.
     await withClient(urlFor(stage.server.superuserUrl, { user: 'other_admin', password: 'other' }), (client) =>
       client.query(again),
     )
