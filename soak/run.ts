@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { leftNow, missingEvents, readAudit, readMetrics } from '../test/support/nothing-left.ts'
+import type { DatabaseInput } from '../test/support/pgusher-config.ts'
 import { type Standalone, startStandalone } from '../test/support/standalone.ts'
 import { compareWithLog, growthOf, type Sample, shownMiB, takeSample } from './account.ts'
 import { startChores } from './chores.ts'
@@ -107,13 +108,18 @@ async function heavyFaults(stage: Standalone): Promise<string[]> {
   return [...violations, ...last.violations]
 }
 
+/** A job that comes again within the time finds its role and a connection. */
+function keptWarm(database: DatabaseInput): DatabaseInput {
+  return { ...database, warm: { life: '3s' }, credentials: { ...database.credentials, linger: '3s' } }
+}
+
 const settings = settingsOf(process.argv.slice(2))
 await using stage = await startStandalone({
   config: (config) => ({
     ...config,
     // A herd comes from one address here.
     listen: { ...config.listen, max_unauthenticated_per_address: 1_000 },
-    databases: { ...config.databases, warehouse: { ...config.databases['warehouse']!, warm: {} } },
+    databases: { ...config.databases, warehouse: keptWarm(config.databases['warehouse']!) },
   }),
   settings: {
     max_connections: '200',
