@@ -20,6 +20,8 @@ const MiB = 1024 * 1024
 const CONCURRENCY = 12
 /** Milliseconds that a hostile client stays for an answer. */
 const PATIENCE = 300
+/** Characters of the log, where pgusher has ended. */
+const LAST_WORDS = 3_000
 /** Milliseconds that the histogram shows on a quiet machine: its resolution. */
 const IDLE = 11
 const MAX_GROWTH = 200 * MiB
@@ -249,8 +251,10 @@ export async function fuzzLive(budget: Budget): Promise<Outcome> {
   await attack(stage, { ...budget, deadline: performance.now() + time }, outcome)
   const idleDelay = await control()
   path.heal()
-  if (stage.pgusher.child?.exitCode !== null) outcome.violations.push('live: pgusher has ended')
-  else await judge(stage, outcome, before, idleDelay)
+  if (stage.pgusher.child?.exitCode !== null) {
+    const lastWords = (await readFile(stage.logFile, 'utf8')).slice(-LAST_WORDS)
+    outcome.violations.push(`live: pgusher has ended:\n${lastWords}`)
+  } else await judge(stage, outcome, before, idleDelay)
   path.close()
   return outcome
 }
