@@ -5,6 +5,7 @@ import { checkServerIdentity } from 'node:tls'
 import pg from 'pg'
 import type { DatabaseConfig, EphemeralRoleConfig } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
+import { checkMessages } from './checked-messages.ts'
 import { type SerialConnection, serialConnection } from './serial-connection.ts'
 
 /** One entry of `databases`; `dbname` is what sessions connect to. */
@@ -93,6 +94,7 @@ export async function connectAs(
   })
   // Without a listener a connection that breaks while idle would end the process; whoever uses it next sees the error.
   client.on('error', () => {})
+  checkMessages(client)
   if (!isTrustworthy(config)) keepPassword(client, config)
   await client.connect()
   return client
