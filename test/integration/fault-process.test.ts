@@ -9,7 +9,7 @@ import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts'
 import { readAudit } from '../support/nothing-left.ts'
 import { type Stage, startStage } from '../support/pgusher.ts'
 import { eventually } from '../support/postgres.ts'
-import { copyData, query, type RawClient, rawSession, run, sync, terminate } from '../support/raw-client.ts'
+import { copyData, query, type RawClient, rawSession, run, shown, sync, terminate } from '../support/raw-client.ts'
 import { clockShiftedBy } from '../support/shifted-clock.ts'
 import { startWatchedStage, type WatchedStage } from '../support/watched-stage.ts'
 
@@ -111,6 +111,16 @@ interface Load {
   stop(): Promise<(string | undefined)[]>
 }
 
+/** Reads up to ReadyForQuery. What the client was told last, where its connection ended before. */
+async function answered(client: RawClient): Promise<string | undefined> {
+  for (let last = 'end'; ; ) {
+    const message = await client.next().catch(() => undefined)
+    if (message === undefined) return last
+    if (message.type === 'Z') return undefined
+    last = shown(message)
+  }
+}
+
 /** Clients that ask again as soon as they are answered, until they are told to end or are ended. */
 async function startLoad(count: number): Promise<Load> {
   let [rounds, going] = [0, true]
@@ -120,10 +130,7 @@ async function startLoad(count: number): Promise<Load> {
       client.send(
         index % 2 === 0 ? query('select 1; select 2') : Buffer.concat([run('select 3'), run('select 1/0'), sync]),
       )
-      const last = await client.until('Z').then(
-        () => undefined,
-        () => client.rest().then((told) => told.at(-1) ?? 'end'),
-      )
+      const last = await answered(client)
       if (last !== undefined) return last
       rounds++
     }
