@@ -108,10 +108,14 @@ export function createTickets({ keys, aliases, minterFor, now = Date.now }: Tick
     async giveBackJob(jobKey) {
       const tags = decoded().map((key) => jobTag(jobKey, key))
       const work = [...aliases()].map(async (alias) => {
-        const removed = await minterFor(alias)
-          .carriers?.removeJob(tags)
+        const { carriers } = minterFor(alias)
+        if (carriers === undefined) return 0
+        // Once more: a lock that stood in the way, or a connection that was broken, is no reason to leave a ticket to whoever has it.
+        const removed = await carriers
+          .removeJob(tags)
+          .catch(() => carriers.removeJob(tags))
           .catch(failed(alias, "a job's tickets could not be given back"))
-        return removed?.length ?? 0
+        return removed.length
       })
       const results = await Promise.allSettled(work)
       for (const result of results) if (result.status === 'rejected') throw result.reason
