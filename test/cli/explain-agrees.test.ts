@@ -19,7 +19,7 @@ const RULES = `rules:
   - { name: no-writes, issuer: github, match: { runner_environment: self-hosted }, deny: { role: writer } }
 `
 
-const CLAIMS = fc.record({
+const CLAIMS: fc.Arbitrary<Record<string, unknown>> = fc.record({
   repository_owner_id: fc.constantFrom('9100001', 9100001, '9100001', '7'),
   repository_id: fc.constantFrom('784500001', 784500001, '2', undefined),
   ref: fc.constantFrom('refs/heads/main', 'refs/heads/x', 'refs/heads/a/b', 'refs/tags/v1', undefined),
@@ -29,6 +29,20 @@ const CLAIMS = fc.record({
   aud: fc.constantFrom(AUDIENCE, [AUDIENCE], 'https://other.example', [AUDIENCE, 'x']),
   extra: fc.oneof(fc.string(), fc.boolean(), fc.constant(null), fc.array(fc.string())),
 })
+
+const RIGHT = {
+  ...{ repository_owner_id: '9100001', repository_id: '784500001', ref: 'refs/heads/main', event_name: 'push' },
+  ...{ runner_environment: 'self-hosted', run_id: '18700000412', aud: AUDIENCE, extra: '' },
+}
+/** Chance alone does not bring each decision that there is. */
+const WANTED: [Record<string, unknown>, 'migrator' | 'reader' | 'writer', 'shop'][] = [
+  [RIGHT, 'migrator', 'shop'],
+  [RIGHT, 'reader', 'shop'],
+  [{ ...RIGHT, aud: 'https://other.example' }, 'migrator', 'shop'],
+  [{ ...RIGHT, repository_owner_id: '7' }, 'migrator', 'shop'],
+  [RIGHT, 'writer', 'shop'],
+  [{ ...RIGHT, ref: 'refs/tags/v1' }, 'migrator', 'shop'],
+]
 
 /** Everything that a decision says, as text. */
 async function told(
@@ -79,7 +93,7 @@ test('explain and the live decision agree on 200 generated tokens', async () => 
         seen.add(/"code":"(\w+)"/.exec(live)?.[1] ?? 'allowed')
       },
     ),
-    { numRuns: 200 },
+    { numRuns: 200, examples: WANTED },
   )
   verifier.close()
   // Otherwise the tokens were all alike, and nothing was compared.
