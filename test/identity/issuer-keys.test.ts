@@ -341,8 +341,10 @@ describe('where keys come from', () => {
     const directory = await mkdtemp(join(tmpdir(), 'pgusher-keys-'))
     clean.push(() => rm(directory, { recursive: true }))
     const path = join(directory, 'jwks.json')
+    let changes = 0
     const replace = async (text: string) => {
-      await writeFile(`${path}.new`, text)
+      // Of another size each time: within the few milliseconds of a file system's clock the same inode may come back.
+      await writeFile(`${path}.new`, text + ' '.repeat(++changes))
       await rename(`${path}.new`, path)
       now += 2 * SECOND
     }
