@@ -29,6 +29,8 @@ const TAG = 16
 const JOB_TAG = 16
 
 const claimValue = z.union([z.string(), z.array(z.string())])
+/** As pairs: an issuer may call a claim `__proto__`, which objects that are parsed lose. */
+const claimPairs = z.array(z.tuple([z.string(), claimValue]))
 
 const sealedContent = z.object({
   /** Version of this format. */
@@ -38,8 +40,8 @@ const sealedContent = z.object({
     provider: z.enum(PRESET_NAMES),
     iss: z.string(),
     subject: z.string(),
-    claims: z.array(z.tuple([z.string(), claimValue])),
-    auditClaims: z.record(z.string(), claimValue),
+    claims: claimPairs,
+    auditClaims: claimPairs,
     job: z.record(z.string(), z.string()),
     jobKey: z.string(),
     tokenSha256: z.string(),
@@ -58,11 +60,11 @@ const sealedContent = z.object({
 /** @returns base64, for a place that others can read and perhaps write */
 export function sealTicket(content: Omit<TicketContent, 'id'>, parts: Key, key: Buffer): string {
   const { principal, rule, database, role, address, issuedAt, expiresAt } = content
-  const { claims, ...others } = principal
+  const asPairs = { ...principal, claims: [...principal.claims], auditClaims: Object.entries(principal.auditClaims) }
   const ticket = { v: 1, rule, database, role, address, issuedAt, expiresAt }
   const iv = randomBytes(IV)
   const cipher = createCipheriv(CIPHER, sealKey(parts, key), iv).setAAD(parts.id)
-  const sealed = cipher.update(JSON.stringify({ ...ticket, principal: { ...others, claims: [...claims] } }), 'utf8')
+  const sealed = cipher.update(JSON.stringify({ ...ticket, principal: asPairs }), 'utf8')
   return Buffer.concat([iv, sealed, cipher.final(), cipher.getAuthTag()]).toString('base64')
 }
 
@@ -91,10 +93,11 @@ function decrypted(bytes: Buffer, parts: Key, key: Buffer): string | undefined {
 function contentOf(text: string, id: string): TicketContent {
   const { principal, rule, database, role, address, issuedAt, expiresAt } = sealedContent.parse(JSON.parse(text))
   // Member by member, so that a field which Principal gets is not forgotten here.
-  const { issuerName, provider, iss, subject, auditClaims, jobKey, tokenSha256, tenancyMatches } = principal
+  const { issuerName, provider, iss, subject, jobKey, tokenSha256, tenancyMatches } = principal
   const whole: Principal = {
-    ...{ issuerName, provider, iss, subject, auditClaims, jobKey, tokenSha256, tenancyMatches },
+    ...{ issuerName, provider, iss, subject, jobKey, tokenSha256, tenancyMatches },
     claims: new Map(principal.claims),
+    auditClaims: Object.fromEntries(principal.auditClaims),
     job: principal.job as JobFields,
     expiresAt: principal.expiresAt,
     issuedAt: principal.issuedAt,

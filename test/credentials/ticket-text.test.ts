@@ -83,6 +83,7 @@ describe('seal', () => {
           ...content,
         })
       }),
+      { examples: [[{ ...principalOf('1'), auditClaims: { ['__proto__']: 'a claim' } }, undefined]] },
     )
   })
 
