@@ -31,8 +31,8 @@ export interface TicketCarriers {
   read(id: string): Promise<CarrierComment | undefined>
   /** From now on nobody can read it. @returns false where there was none */
   remove(id: string): Promise<boolean>
-  /** @returns ids */
-  removeJob(jobTags: readonly string[]): Promise<string[]>
+  /** Those whose comment has one of these tags, of a job or of a run. @returns ids */
+  removeTagged(tags: readonly string[]): Promise<string[]>
   /** Those of other processes too. @param now milliseconds since the epoch */
   removeExpired(now: number): Promise<CarrierSweep>
 }
@@ -132,11 +132,11 @@ export function createTicketCarriers(admin: Admin, mostOfAll = MOST_OF_ALL): Tic
       }),
     read: (id) => admin.minting.run((client) => read(client, id)),
     remove: (id) => admin.cleaning.run((client) => remove(client, id)),
-    async removeJob(jobTags) {
+    async removeTagged(tags) {
       const held = await admin.cleaning.run(heads)
       const removed: string[] = []
-      for (const { id, job, sealed } of held) {
-        const due = sealed !== undefined && jobTags.includes(job)
+      for (const { id, job, runs, sealed } of held) {
+        const due = sealed !== undefined && [job, ...runs].some((tag) => tags.includes(tag))
         if (due && (await admin.cleaning.run((client) => remove(client, id)))) removed.push(id)
       }
       return removed

@@ -3,6 +3,7 @@ import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } f
 import { z } from 'zod'
 import { PRESET_NAMES } from '../config/schema.ts'
 import type { JobFields, Principal } from '../identity/principal.ts'
+import { runPage, withoutAttempt } from '../identity/run-page.ts'
 import type { TicketParts } from './ticket-text.ts'
 
 /** What a ticket stands for. */
@@ -26,7 +27,8 @@ type Key = Pick<TicketParts, 'id' | 'secret'>
 const CIPHER = 'aes-256-gcm'
 const IV = 12
 const TAG = 16
-const JOB_TAG = 16
+/** Bytes of the hashes by which tickets are found. */
+const TAG_OF_WHOSE = 16
 
 const claimValue = z.union([z.string(), z.array(z.string())])
 /** As pairs: an issuer may call a claim `__proto__`, which objects that are parsed lose. */
@@ -111,6 +113,21 @@ function sealKey({ secret }: Key, key: Buffer): Buffer {
 
 /** By this the tickets of a job are found. Keyed, since what is in a job's key can be guessed and its reader may be anybody. */
 export function jobTag(jobKey: string, key: Buffer): string {
-  const tagKey = Buffer.from(hkdfSync('sha256', key, '', 'pgusher ticket job 1', 32))
-  return createHmac('sha256', tagKey).update(jobKey).digest().subarray(0, JOB_TAG).toString('hex')
+  return tag('pgusher ticket job 1', jobKey, key)
+}
+
+/** By these the tickets of a run are found, whose operator knows its URL: as this attempt of the run, and as any. */
+export function runTags({ runUrl }: JobFields, key: Buffer): string[] {
+  if (runUrl === undefined) return []
+  return [...new Set([runPage(runUrl), withoutAttempt(runUrl)])].map((page) => runTag(page, key))
+}
+
+/** @param url in any of the ways in which people copy it */
+export function runTag(url: string, key: Buffer): string {
+  return tag('pgusher ticket run 1', runPage(url), key)
+}
+
+function tag(purpose: string, text: string, key: Buffer): string {
+  const tagKey = Buffer.from(hkdfSync('sha256', key, '', purpose, 32))
+  return createHmac('sha256', tagKey).update(text).digest().subarray(0, TAG_OF_WHOSE).toString('hex')
 }

@@ -3,7 +3,7 @@ import { AccessError } from '../errors.ts'
 import { adminFailure } from './failure.ts'
 import type { Minter } from './minter.ts'
 import type { TicketCarriers } from './ticket-carriers.ts'
-import { jobTag, openTicket, sealTicket, type TicketContent } from './ticket-seal.ts'
+import { jobTag, openTicket, runTag, runTags, sealTicket, type TicketContent } from './ticket-seal.ts'
 import {
   endOf,
   formatTicket,
@@ -37,6 +37,8 @@ export interface Tickets {
   giveBack(ticket: string): Promise<TicketContent | undefined>
   /** Gives back all tickets of a job. @returns how many. @throws AccessError where one database could not be asked; the others are done */
   giveBackJob(jobKey: string): Promise<number>
+  /** The same for all jobs of a run, wherever they got their tickets. @param runUrl with or without the attempt, as a person copied it */
+  giveBackRun(runUrl: string): Promise<number>
 }
 
 export interface TicketsOptions {
@@ -74,6 +76,22 @@ export function createTickets({ keys, aliases, minterFor, now = Date.now }: Tick
     return undefined
   }
 
+  async function giveBackTagged(tags: readonly string[]): Promise<number> {
+    const work = [...aliases()].map(async (alias) => {
+      const { carriers } = minterFor(alias)
+      if (carriers === undefined) return 0
+      // Once more: a lock that stood in the way, or a connection that was broken, is no reason to leave a ticket to whoever has it.
+      const removed = await carriers
+        .removeTagged(tags)
+        .catch(() => carriers.removeTagged(tags))
+        .catch(failed(alias, 'tickets could not be given back'))
+      return removed.length
+    })
+    const results = await Promise.allSettled(work)
+    for (const result of results) if (result.status === 'rejected') throw result.reason
+    return results.reduce((sum, result) => sum + (result.status === 'fulfilled' ? result.value : 0), 0)
+  }
+
   return {
     async issue(content) {
       const { database: alias, principal, expiresAt } = content
@@ -83,7 +101,8 @@ export function createTickets({ keys, aliases, minterFor, now = Date.now }: Tick
       const parts = newTicketParts(alias, expiresAt)
       const id = parts.id.toString('hex')
       const tags = [key, ...others].map((one) => jobTag(principal.jobKey, one))
-      const comment = { expiresAt, job: jobTag(principal.jobKey, key), sealed: sealTicket(content, parts, key) }
+      const whose = { job: jobTag(principal.jobKey, key), runs: runTags(principal.job, key) }
+      const comment = { expiresAt, ...whose, sealed: sealTicket(content, parts, key) }
       const made = await carriers.create(id, comment, tags, MOST_OF_JOB).catch(failed(alias, 'no ticket could be made'))
       if (!made) throw tooMany()
       return { ticket: formatTicket(parts, key), id }
@@ -105,22 +124,8 @@ export function createTickets({ keys, aliases, minterFor, now = Date.now }: Tick
       const gone = await carriers.remove(content.id).catch(failed(content.database, 'a ticket could not be given back'))
       return gone ? content : undefined
     },
-    async giveBackJob(jobKey) {
-      const tags = decoded().map((key) => jobTag(jobKey, key))
-      const work = [...aliases()].map(async (alias) => {
-        const { carriers } = minterFor(alias)
-        if (carriers === undefined) return 0
-        // Once more: a lock that stood in the way, or a connection that was broken, is no reason to leave a ticket to whoever has it.
-        const removed = await carriers
-          .removeJob(tags)
-          .catch(() => carriers.removeJob(tags))
-          .catch(failed(alias, "a job's tickets could not be given back"))
-        return removed.length
-      })
-      const results = await Promise.allSettled(work)
-      for (const result of results) if (result.status === 'rejected') throw result.reason
-      return results.reduce((sum, result) => sum + (result.status === 'fulfilled' ? result.value : 0), 0)
-    },
+    giveBackJob: (jobKey) => giveBackTagged(decoded().map((key) => jobTag(jobKey, key))),
+    giveBackRun: (runUrl) => giveBackTagged(decoded().map((key) => runTag(runUrl, key))),
   }
 }
 

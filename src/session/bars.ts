@@ -4,6 +4,7 @@
  */
 import { AccessError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
+import { runPage, withoutAttempt } from '../identity/run-page.ts'
 
 /** Who ended a job, and why, for the job to read. */
 export interface BarReason {
@@ -78,17 +79,6 @@ const keyOfRun = (url: string): string => `run ${runPage(url)}`
 function keysOf({ jobKey, job }: Principal): string[] {
   if (job.runUrl === undefined) return [keyOfJob(jobKey)]
   return [keyOfJob(jobKey), keyOfRun(job.runUrl), keyOfRun(withoutAttempt(job.runUrl))]
-}
-
-/** A run's URL as people copy it: Jenkins' ends with a slash, Buildkite's has the job behind `#`, GitHub's behind the run. */
-export function runPage(url: string): string {
-  const page = url.replace(/[?#].*$/, '').replace(/\/+$/, '')
-  return page.replace(/(\/actions\/runs\/\d+(?:\/attempts\/\d+)?)\/job\/\d+$/, '$1')
-}
-
-/** GitHub's `…/runs/1/attempts/2` as `…/runs/1`. */
-export function withoutAttempt(url: string): string {
-  return runPage(url).replace(/\/attempts\/\d+$/, '')
 }
 
 function barred({ user, reason }: BarReason): AccessError {

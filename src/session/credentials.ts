@@ -84,6 +84,12 @@ export function createCredentials(options: CredentialsOptions): Credentials {
       )
   }
 
+  async function countKilled(givenBack: Promise<number>): Promise<number> {
+    const count = await givenBack
+    metrics.ticket('killed', count)
+    return count
+  }
+
   const leases = createLeases({ minterFor, onEvent, onTakeBack: options.onTakeBack })
   const tickets = createTickets({ keys: ticketKeys, aliases: () => targets().keys(), minterFor })
   const sweepTickets = createTicketSweep({ aliases: () => targets().keys(), minterFor, metrics, log })
@@ -123,11 +129,8 @@ export function createCredentials(options: CredentialsOptions): Credentials {
     leases,
     tickets: {
       ...tickets,
-      async giveBackJob(jobKey) {
-        const count = await tickets.giveBackJob(jobKey)
-        metrics.ticket('killed', count)
-        return count
-      },
+      giveBackJob: (jobKey) => countKilled(tickets.giveBackJob(jobKey)),
+      giveBackRun: (runUrl) => countKilled(tickets.giveBackRun(runUrl)),
     },
     live: () => live,
     revokeAll: async () => (await leases.revokeAll('shutdown')).length === 0,

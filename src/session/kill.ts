@@ -7,7 +7,7 @@ import { quote, quoteList } from '../config/quote.ts'
 import { AccessError } from '../errors.ts'
 import { PRESETS } from '../identity/presets/index.ts'
 import type { Principal } from '../identity/principal.ts'
-import { runPage, withoutAttempt } from './bars.ts'
+import { runPage, withoutAttempt } from '../identity/run-page.ts'
 import { type JobSummary, jobSummary } from './operator.ts'
 import type { ProxyContext, Snapshot } from './proxy-context.ts'
 
@@ -68,7 +68,7 @@ export async function kill(order: KillOrder, proxy: KillContext, now: number): P
     session.end('killed', killed(order))
   }
   const [tickets, ended] = await Promise.all([
-    giveBackTickets(jobKeys, proxy),
+    giveBackTickets(jobKeys, runUrls(order.target, principals), proxy),
     within(PATIENCE, Promise.all(sessions.map((session) => session.ended))),
   ])
   const problems = ended ? tickets.problems : [...tickets.problems, 'not every session has ended yet']
@@ -110,7 +110,7 @@ function isMeant({ principal, rule, session }: Candidate, { by, value }: KillTar
 /** A run is barred as a whole, with its jobs that have not connected yet. */
 function runUrls({ by, value }: KillTarget, principals: readonly Principal[]): string[] {
   if (by !== 'run') return []
-  return isUrl(value) ? [value] : principals.flatMap(({ job }) => job.runUrl ?? [])
+  return isUrl(value) ? [value] : [...new Set(principals.flatMap(({ job }) => job.runUrl ?? []))]
 }
 
 /** As the verifier writes it, whatever white space a person put in. */
@@ -148,12 +148,17 @@ function longestLife({ config }: Snapshot): number {
   return Math.max(...rules, ...issuers)
 }
 
+/** Those of a run are found by its URL too: what is not connected now may have got them from another replica, or before a restart. */
 async function giveBackTickets(
   jobKeys: ReadonlySet<string>,
+  urls: readonly string[],
   { tickets, log }: KillContext,
 ): Promise<{ count: number; problems: string[] }> {
   if (tickets === undefined) return { count: 0, problems: [] }
-  const results = await Promise.allSettled([...jobKeys].map((jobKey) => tickets.giveBackJob(jobKey)))
+  const results = await Promise.allSettled([
+    ...[...jobKeys].map((jobKey) => tickets.giveBackJob(jobKey)),
+    ...urls.map((url) => tickets.giveBackRun(url)),
+  ])
   const failed = results.filter((result) => result.status === 'rejected')
   for (const { reason } of failed) log.error({ err: reason }, "a killed job's tickets could not be given back")
   const count = results.reduce((sum, result) => sum + (result.status === 'fulfilled' ? result.value : 0), 0)

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { carrierName, isLoginName, loginName, ticketOfCarrier } from '../../src/credentials/naming.ts'
 import { formatCarrierComment, HEAD_LENGTH, parseCarrierComment } from '../../src/credentials/ticket-comment.ts'
-import { jobTag, openTicket, sealTicket } from '../../src/credentials/ticket-seal.ts'
+import { jobTag, openTicket, runTag, runTags, sealTicket } from '../../src/credentials/ticket-seal.ts'
 import { endOf, formatTicket, newTicketParts, parseTicket, tagOf } from '../../src/credentials/ticket-text.ts'
 import type { ClaimValue, Principal } from '../../src/identity/principal.ts'
 import { principalOf } from '../support/mint.ts'
@@ -107,6 +107,18 @@ describe('seal', () => {
     )
   })
 
+  test('the tags of a run are those of its page, as a person copies it: with its attempt, and with any', () => {
+    const page = 'https://github.com/acme/shop/actions/runs/7'
+    const tags = runTags({ runUrl: `${page}/attempts/2` }, key)
+    for (const url of [page, `${page}/`, `${page}/attempts/2`, `${page}/attempts/2/job/9?pr=3`, `${page}#summary`])
+      expect(tags).toContain(runTag(url, key))
+    for (const url of [`${page}/attempts/1`, `${page}1`]) expect(tags).not.toContain(runTag(url, key))
+    expect(tags).not.toContain(runTag(page, other))
+    expect(tags).not.toContain(jobTag(page, key))
+    expect(runTags({ runUrl: 'https://ci.example/1' }, key)).toHaveLength(1)
+    expect(runTags({}, key)).toEqual([])
+  })
+
   test('the tag of a job is told by who has the key', () => {
     const { jobKey } = principalOf('1')
     expect(jobTag(jobKey, key)).toMatch(/^[0-9a-f]{32}$/)
@@ -121,13 +133,16 @@ describe('comment', () => {
 
   test('comes back as it was, and its beginning alone says when and whose', () => {
     const ends = fc.date({ min: new Date(0), max: new Date('9999-12-31'), noInvalidDate: true })
+    const runs = fc.array(fc.constantFrom(...runTags({ runUrl: 'https://ci.example/1/attempts/2' }, key)), {
+      maxLength: 2,
+    })
     fc.assert(
-      fc.property(ends, fc.option(fc.base64String(), { nil: undefined }), (end, sealed) => {
-        const text = formatCarrierComment({ expiresAt: end.getTime(), job, sealed })
+      fc.property(ends, runs, fc.option(fc.base64String(), { nil: undefined }), (end, runs, sealed) => {
+        const text = formatCarrierComment({ expiresAt: end.getTime(), job, runs, sealed })
         expect(text).toMatch(/^[ -~]*$/)
-        expect(parseCarrierComment(text)).toEqual({ expiresAt: end.getTime(), job, sealed })
+        expect(parseCarrierComment(text)).toEqual({ expiresAt: end.getTime(), job, runs, sealed })
         const head = parseCarrierComment(text.slice(0, HEAD_LENGTH))
-        expect(head).toMatchObject({ expiresAt: end.getTime(), job })
+        expect(head).toMatchObject({ expiresAt: end.getTime(), job, runs })
         expect(head?.sealed === undefined).toBe(sealed === undefined)
       }),
     )

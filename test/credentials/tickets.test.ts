@@ -32,8 +32,10 @@ function catalogOf(): Catalog {
         return comments.get(id)
       },
       remove: async (id) => comments.delete(id),
-      async removeJob(tags) {
-        const due = [...comments].filter(([, { job }]) => tags.includes(job)).map(([id]) => id)
+      async removeTagged(tags) {
+        const due = [...comments]
+          .filter(([, { job, runs }]) => [job, ...runs].some((tag) => tags.includes(tag)))
+          .map(([id]) => id)
         for (const id of due) comments.delete(id)
         return due
       },
@@ -121,9 +123,28 @@ test('a job is one attempt: its tickets go with it, in every database, and those
   expect(await tickets.redeem(stays)).toBeDefined()
 })
 
+test('a run is all of its jobs, and one attempt or all of them, whoever gave the tickets and with which key', async () => {
+  const shop = catalogOf()
+  const page = 'https://github.com/acme/shop/actions/runs/1'
+  const of = (job: string, runUrl: string, run = '1') => {
+    const content = contentOf('shop-prod', run)
+    return { ...content, principal: { ...content.principal, job: { runUrl }, jobKey: job } }
+  }
+  const before = processOf({ 'shop-prod': shop }, [KEY])
+  await before.issue(of('migrate', `${page}/attempts/1`))
+  await before.issue(of('test', `${page}/attempts/1`))
+  await before.issue(of('migrate again', `${page}/attempts/2`))
+  const { ticket: stays } = await before.issue(of('other', 'https://github.com/acme/shop/actions/runs/11'))
+  const after = processOf({ 'shop-prod': shop }, [NEXT, KEY])
+  await after.issue(of('later', `${page}/attempts/2`))
+  expect(await after.giveBackRun(`${page}/attempts/1`)).toBe(2)
+  expect(await after.giveBackRun(page)).toBe(2)
+  expect(await before.redeem(stays)).toBeDefined()
+})
+
 test('one database that cannot be asked does not keep the tickets of another', async () => {
   const [shop, warehouse] = [catalogOf(), catalogOf()]
-  shop.carriers.removeJob = () => Promise.reject(Object.assign(new Error('gone'), { code: 'ECONNREFUSED' }))
+  shop.carriers.removeTagged = () => Promise.reject(Object.assign(new Error('gone'), { code: 'ECONNREFUSED' }))
   const tickets = processOf({ 'shop-prod': shop, warehouse })
   const { ticket } = await tickets.issue(contentOf('warehouse'))
   expect(await refusal(tickets.giveBackJob(principalOf('1').jobKey))).toMatch(
@@ -153,7 +174,12 @@ test('a comment that was moved to another ticket, another database or made up op
   const { id: foreign } = await tickets.issue(contentOf('shop-prod', '2'))
   shop.comments.set(id, shop.comments.get(foreign)!)
   expect(await refusal(tickets.redeem(ticket))).toMatch(/^ticket_invalid/)
-  shop.comments.set(id, { expiresAt: 45 * MINUTE, job: '0'.repeat(32), sealed: randomBytes(400).toString('base64') })
+  shop.comments.set(id, {
+    expiresAt: 45 * MINUTE,
+    job: '0'.repeat(32),
+    runs: [],
+    sealed: randomBytes(400).toString('base64'),
+  })
   expect(await refusal(tickets.redeem(ticket))).toMatch(/^ticket_invalid/)
 })
 

@@ -107,7 +107,7 @@ test('a job that holds on to the roles of its tickets makes no more of them by g
   const login = { kind: 'ephemeral-role', admin: stage.shop.admin, prefix: 'pgu_', linger: 0 } as const
   const admin = openAdmin(target, login, 'attack')
   const carriers = createTicketCarriers(admin, 4)
-  const comment = { expiresAt: Date.now() + MINUTE, sealed: 'AAAA' }
+  const comment = { expiresAt: Date.now() + MINUTE, runs: [], sealed: 'AAAA' }
   const [mine, other] = ['0'.repeat(32), '1'.repeat(32)] as const
   const ids = [1, 2, 3, 4, 5, 6].map((n) => n.toString(16).padStart(24, '0')) as [string, ...string[]]
   const create = (at: number, job: string): Promise<boolean> => carriers.create(ids[at]!, { ...comment, job }, [job], 2)

@@ -177,7 +177,9 @@ test('it is kept as a role that can do nothing, whose comment tells nothing', as
   expect((await minter.check([])).filter(({ message }) => message.includes('was not made by pgusher'))).toEqual([])
   await minter.close()
   const comment = String(role?.['comment'])
-  expect(comment).toMatch(/^pgusher ticket 1: until \S+, job [0-9a-f]{32}, sealed [A-Za-z0-9+/=]+$/)
+  expect(comment).toMatch(
+    /^pgusher ticket 1: until \S+, job [0-9a-f]{32}, run [0-9a-f]{32} [0-9a-f]{32}, sealed [A-Za-z0-9+/=]+$/,
+  )
   for (const word of ['acme', 'shop', 'dana', ticket]) expect(comment).not.toContain(word)
   expect((await call('DELETE', '/v1/token', { bearer: ticket })).status).toBe(204)
   expect(await carriers()).toEqual([])
@@ -355,6 +357,19 @@ test('a kill takes it away on every replica, and the job gets no other one', asy
   })
 })
 
+test('a kill of a run by its URL takes away what it got elsewhere, also before a restart, connected or not', async () => {
+  const [bearer, next] = [await tokenOf(), await tokenOf()]
+  const [mine, other] = [await exchange({ bearer, at: replica }), await exchange({ bearer: next, at: replica })]
+  await replica.pgusher.stop()
+  await replica.restart()
+  const value = `https://github.com/acme/shop/actions/runs/${700_000 + runs - 2}`
+  const order = { target: { by: 'run', value }, user: 'dana', reason: 'leaked' }
+  const killed = await ask(join(stage.directory, 'control.sock'), KILL_PATH, order)
+  expect(killed).toMatchObject({ sessions: 0, tickets: 1, problems: [] })
+  expect(await refused(connect({ token: mine.ticket }, replica))).toMatch(/^28P01 this ticket is not known any more/)
+  expect(await connect({ token: other.ticket }, replica)).toBe('shop_migrator')
+})
+
 test('a job that makes something depend on its role does not keep it', async () => {
   for (const one of given.splice(0)) await call('DELETE', '/v1/token', { bearer: one })
   const ticket = await ticketOf()
@@ -397,7 +412,7 @@ test('metrics count tickets, and none is in the audit or in the log', async () =
       Number(count),
     ]),
   )
-  expect(counted).toMatchObject({ issued: expect.any(Number), returned: expect.any(Number), killed: 1 })
+  expect(counted).toMatchObject({ issued: expect.any(Number), returned: expect.any(Number), killed: 2 })
   for (const file of [stage.auditFile, stage.logFile, replica.auditFile, replica.logFile]) {
     expect(await readFile(file, 'utf8')).not.toMatch(/pgut_[\w-]{8}/)
   }

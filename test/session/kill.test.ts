@@ -49,6 +49,10 @@ function stageOf(giveBackJob: (jobKey: string) => Promise<number> = async () => 
         given.push(jobKey)
         return giveBackJob(jobKey)
       },
+      giveBackRun: async (runUrl: string) => {
+        given.push(runUrl)
+        return 3
+      },
     } as NonNullable<KillContext['tickets']>,
   }
   return {
@@ -74,6 +78,7 @@ function stageOf(giveBackJob: (jobKey: string) => Promise<number> = async () => 
   }
 }
 
+const PAGE = 'https://ci.acme.example/shop/runs/1'
 const job = (run: string, task = 'migrate', pipeline = 'shop'): Principal => ({
   ...principalOf(run),
   job: {
@@ -137,6 +142,8 @@ test.each(['1', 'https://ci.acme.example/shop/runs/1', 'https://ci.acme.example/
     expect(await stage.kill('run', run)).toMatchObject({ sessions: 2 })
     expect(stage.barred(job('1', 'later'))).toBe(true)
     expect(stage.barred(job('11'))).toBe(false)
+    // By its page too, for those that are not here.
+    expect(stage.given).toEqual([job('1').jobKey, job('1', 'test').jobKey, run.startsWith('http') ? run : PAGE])
     expect(stage.events[0]?.identity).toBeUndefined()
   },
 )
@@ -174,6 +181,14 @@ test('by a job key, as it is shown or with spaces, connected or not', async () =
   expect(await stage.kill('job', job('2').jobKey)).toMatchObject({ ok: true, sessions: 0, jobs: [] })
   expect([stage.barred(job('1')), stage.barred(job('2')), stage.barred(job('3'))]).toEqual([true, true, false])
   expect(await stage.kill('job', 'migrate')).toMatchObject({ ok: false, code: 'malformed' })
+})
+
+test('by the URL of a run that is not here: its tickets, wherever they were given, and its jobs are barred', async () => {
+  const stage = stageOf()
+  stage.add('a', job('11'))
+  expect(await stage.kill('run', PAGE)).toMatchObject({ ok: true, sessions: 0, tickets: 3, jobs: [], problems: [] })
+  expect(stage.given).toEqual([PAGE])
+  expect([stage.barred(job('1')), stage.barred(job('11'))]).toEqual([true, false])
 })
 
 test.each([
