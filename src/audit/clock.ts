@@ -1,12 +1,25 @@
 /** Time and ids of events, cheap enough for every statement: what changes once a second or a millisecond is kept. */
 import { randomFillSync } from 'node:crypto'
+import { putAscii, putBytes, putDigits } from './line-bytes.ts'
 
-/** `000` to `999`, and `00` to `ff`. */
-const THREE_DIGITS = Array.from({ length: 1_000 }, (_, n) => String(n).padStart(3, '0'))
-const HEX_BYTE = Array.from({ length: 256 }, (_, n) => n.toString(16).padStart(2, '0'))
+/** `00` to `ff`, as pairs of ASCII codes. */
+const HEX = Uint8Array.from(
+  Buffer.from(Array.from({ length: 256 }, (_, n) => n.toString(16).padStart(2, '0')).join('')),
+)
+const DASH = 0x2d
+const Z = 0x5a
 
-const digits = (n: number): string => THREE_DIGITS[n] ?? '000'
-const hex = (byte: number | undefined): string => HEX_BYTE[byte ?? 0] ?? '00'
+/** Writes a text of always the same length, which it returns the end of. */
+export type StampWriter = (into: Uint8Array, at: number, ms: number) => number
+
+export const TIME_LENGTH = 27
+export const ID_LENGTH = 36
+
+/** What a writer writes, as a string. */
+export function stampText(write: StampWriter): (ms: number) => string {
+  const bytes = Buffer.alloc(Math.max(TIME_LENGTH, ID_LENGTH))
+  return (ms) => bytes.toString('latin1', 0, write(bytes, 0, ms))
+}
 
 /**
  * Wall clock in milliseconds with a fraction. Date.now() has no microseconds and performance.now() does not follow a clock
@@ -28,26 +41,20 @@ export function wallClock(): () => number {
 }
 
 /** RFC 3339 in UTC with microseconds, from milliseconds since the epoch. */
-export function timeFormatter(): (ms: number) => string {
+export function timeWriter(): StampWriter {
   let second = Number.NaN
-  let prefix = ''
-  return (ms) => {
+  let prefix: Uint8Array = new Uint8Array()
+  return (into, at, ms) => {
     const micros = Math.floor(ms * 1_000)
     const whole = Math.floor(micros / 1_000_000)
     if (whole !== second) {
       second = whole
-      prefix = new Date(whole * 1_000).toISOString().slice(0, 20)
+      prefix = Buffer.from(new Date(whole * 1_000).toISOString().slice(0, 20), 'latin1')
     }
-    const rest = micros - whole * 1_000_000
-    return `${prefix}${digits(Math.floor(rest / 1_000))}${digits(rest % 1_000)}Z`
+    const end = putDigits(into, putBytes(into, at, prefix), micros - whole * 1_000_000, 6)
+    into[end] = Z
+    return end + 1
   }
-}
-
-/** Seconds with microseconds as a JSON number, from milliseconds. */
-export function secondsJson(ms: number): string {
-  const micros = Math.round(ms * 1_000)
-  if (micros >= 0 && micros < 1_000_000) return `0.${digits(Math.floor(micros / 1_000))}${digits(micros % 1_000)}`
-  return micros > 0 ? String(micros / 1_000_000) : '0'
 }
 
 const RANDOM_POOL = 4_096
@@ -56,31 +63,43 @@ const RANDOM_POOL = 4_096
  * UUIDv7 (RFC 9562, section 5.7), strictly increasing within this generator: a 12-bit counter follows the millisecond
  * (section 6.2, method 1), begins each millisecond at a random value below half, and borrows from the next one when it overflows.
  */
-export function uuidv7(): (ms: number) => string {
+export function uuidv7Writer(): StampWriter {
   const pool = randomFillSync(Buffer.allocUnsafe(RANDOM_POOL))
-  let at = 0
+  const prefix = new Uint8Array(14)
+  let used = 0
   let last = 0
   let counter = 0
-  let prefix = ''
   const take = (): number => {
-    if (at === RANDOM_POOL) {
+    if (used === RANDOM_POOL) {
       randomFillSync(pool)
-      at = 0
+      used = 0
     }
-    return pool[at++] ?? 0
+    return pool[used++]!
   }
-  return (now) => {
+  const startMillisecond = (ms: number): void => {
+    last = ms
+    counter = ((take() & 0x07) << 8) | take()
+    const text = ms.toString(16).padStart(12, '0')
+    putAscii(prefix, 0, `${text.slice(0, 8)}-${text.slice(8)}-`)
+  }
+  return (into, at, now) => {
     const ms = Math.floor(now)
-    if (ms > last || counter === 0xfff) {
-      last = ms > last ? ms : last + 1
-      counter = ((take() & 0x07) << 8) | take()
-      const text = last.toString(16).padStart(12, '0')
-      prefix = `${text.slice(0, 8)}-${text.slice(8)}-7`
-    } else {
-      counter++
-    }
-    const variant = hex((take() & 0x3f) | 0x80)
-    const low = hex(take()) + hex(take()) + hex(take()) + hex(take()) + hex(take()) + hex(take())
-    return `${prefix}${(counter + 0x1000).toString(16).slice(1)}-${variant}${hex(take())}-${low}`
+    if (ms > last || counter === 0xfff) startMillisecond(ms > last ? ms : last + 1)
+    else counter++
+    putBytes(into, at, prefix)
+    // The version, 7, stands before the counter.
+    putHex(into, at + 14, 0x70 | (counter >> 8))
+    putHex(into, at + 16, counter & 0xff)
+    into[at + 18] = DASH
+    putHex(into, at + 19, (take() & 0x3f) | 0x80)
+    putHex(into, at + 21, take())
+    into[at + 23] = DASH
+    for (let i = at + 24; i < at + 36; i += 2) putHex(into, i, take())
+    return at + 36
   }
+}
+
+function putHex(into: Uint8Array, at: number, byte: number): void {
+  into[at] = HEX[byte * 2]!
+  into[at + 1] = HEX[byte * 2 + 1]!
 }

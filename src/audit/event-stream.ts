@@ -1,7 +1,7 @@
 /** The one numbered stream of events that all sessions write to and all sinks get. */
 import type { AuditConfig, TextMode } from '../config/schema.ts'
 import type { Line } from './chunk-queue.ts'
-import { timeFormatter, uuidv7, wallClock } from './clock.ts'
+import { type StampWriter, stampText, timeWriter, uuidv7Writer, wallClock } from './clock.ts'
 import { eventLine } from './event-line.ts'
 import type { AuditLog, LineSink, Rotated } from './line-sink.ts'
 import type { AuditEvent, JobIdentity } from './recorder.ts'
@@ -30,8 +30,9 @@ export interface EventStream {
   readonly order: Sequencer
   /** Milliseconds since the epoch. */
   now(): number
-  formatTime(ms: number): string
-  nextId(ms: number): string
+  writeTime: StampWriter
+  /** Each one is greater than those before. */
+  writeId: StampWriter
   /** Counts up; the next line appended is this one. */
   nextSeq(): number
   /** The present number. */
@@ -51,8 +52,10 @@ export function eventStream(
   { instance, log, now = wallClock() }: EventStreamOptions,
   sinks: readonly LineSink[],
 ): EventStream {
-  const formatTime = timeFormatter()
-  const nextId = uuidv7()
+  const writeTime = timeWriter()
+  const writeId = uuidv7Writer()
+  const timeText = stampText(writeTime)
+  const nextId = stampText(writeId)
   const order = sequencer()
   const closing = ending(log)
   let seq = 0
@@ -63,7 +66,7 @@ export function eventStream(
 
   const write = (at: number, event: AuditEvent, { identity, sessionSeq }: Partial<EventContext>): void => {
     seq++
-    const stamp = { time: formatTime(at), seq, id: nextId(at), instance, sessionSeq }
+    const stamp = { time: timeText(at), seq, id: nextId(at), instance, sessionSeq }
     try {
       append(eventLine(stamp, event, identity, config.max_event))
     } catch (error) {
@@ -76,8 +79,8 @@ export function eventStream(
   return {
     order,
     now,
-    formatTime,
-    nextId,
+    writeTime,
+    writeId,
     nextSeq: () => ++seq,
     get seq() {
       return seq

@@ -7,6 +7,7 @@ import { type AuditLog, type LineSink, lineSink } from './line-sink.ts'
 import type { Recorder } from './recorder.ts'
 import { sessionAudit } from './session-audit.ts'
 import { fileTarget, stdoutTarget } from './sink-target.ts'
+import { StatementLine } from './statement-line.ts'
 import { textParts } from './statement-text.ts'
 
 const MIB = 1024 * 1024
@@ -126,9 +127,9 @@ interface Parts {
 function recorderOf(config: AuditConfig, options: RecorderOptions, parts: Parts): Recorder {
   const { sinks, stream, acceptance, classifier } = parts
   const shared = {
-    instance: jsonString(options.instance),
     maxEvent: config.max_event,
     stream,
+    line: new StatementLine({ ...stream, instance: jsonString(options.instance) }),
     classifier,
     texts: textParts(),
   }

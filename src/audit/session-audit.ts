@@ -5,15 +5,15 @@ import type { Classifier } from './classifier.ts'
 import type { EventStream } from './event-stream.ts'
 import { identityBlock } from './identity-block.ts'
 import type { SessionAudit, SessionIdentity, StatementRecord } from './recorder.ts'
-import { STATEMENT_OVERHEAD_BYTES, statementLine } from './statement-line.ts'
+import { STATEMENT_OVERHEAD_BYTES, type StatementLine } from './statement-line.ts'
 import type { TextPart, TextParts } from './statement-text.ts'
 
 /** What all sessions share. */
 export interface SessionAuditParts {
-  /** As JSON. */
-  instance: string
   maxEvent: number
   stream: EventStream
+  /** Of all sessions: filled and written at once. */
+  line: StatementLine
   classifier: Classifier
   texts: TextParts
 }
@@ -22,7 +22,7 @@ export interface SessionAuditParts {
 const MIN_TEXT_BYTES = 256
 
 export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity, textMode: TextMode): SessionAudit {
-  const { stream, classifier, texts } = parts
+  const { stream, classifier, texts, line } = parts
   const { order } = stream
   const block = identityBlock(identity)
   const room = parts.maxEvent - block.bytes - STATEMENT_OVERHEAD_BYTES
@@ -30,8 +30,8 @@ export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity
   let sessionSeq = 0
 
   const write = (at: number, own: number, record: StatementRecord, part: TextPart): void => {
-    const stamp = { time: stream.formatTime(at), seq: stream.nextSeq(), id: stream.nextId(at), sessionSeq: own }
-    stream.append(statementLine(stamp, parts.instance, block, part, record))
+    line.fill({ at, seq: stream.nextSeq(), sessionSeq: own }, block, part, record)
+    stream.append(line)
   }
 
   const partOf = (record: StatementRecord, known: Classification): TextPart => {

@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { secondsJson, timeFormatter, uuidv7, wallClock } from '../../src/audit/clock.ts'
+import { stampText, timeWriter, uuidv7Writer, wallClock } from '../../src/audit/clock.ts'
 
 describe('time', () => {
   test('is RFC 3339 in UTC with microseconds, in any order of calls', () => {
-    const format = timeFormatter()
+    const format = stampText(timeWriter())
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 4_000_000_000_000 }), fc.integer({ min: 0, max: 999 }), (ms, micros) => {
         const expected = `${new Date(ms).toISOString().slice(0, -1)}${String(micros).padStart(3, '0')}Z`
@@ -21,14 +21,6 @@ describe('time', () => {
     const now = wallClock()
     expect(Math.abs(now() - Date.now())).toBeLessThan(20)
   })
-
-  test('durations are seconds as JSON numbers', () => {
-    fc.assert(
-      fc.property(fc.double({ min: -10, max: 1e8, noNaN: true }), (ms) => {
-        expect(JSON.parse(secondsJson(ms))).toBeCloseTo(Math.max(0, ms) / 1_000, 6)
-      }),
-    )
-  })
 })
 
 describe('event ids', () => {
@@ -37,7 +29,7 @@ describe('event ids', () => {
       fc.property(
         fc.array(fc.integer({ min: 1_700_000_000_000, max: 1_700_000_000_003 }), { maxLength: 300 }),
         (times) => {
-          const next = uuidv7()
+          const next = stampText(uuidv7Writer())
           let before = ''
           for (const time of times) {
             const id = next(time)
@@ -51,7 +43,7 @@ describe('event ids', () => {
   })
 
   test('increase through more than a millisecond can number', () => {
-    const next = uuidv7()
+    const next = stampText(uuidv7Writer())
     const ids = Array.from({ length: 20_000 }, () => next(1_700_000_000_000))
     expect(ids).toEqual([...ids].sort())
     expect(new Set(ids).size).toBe(ids.length)
