@@ -4,7 +4,7 @@ import { printable, quote } from '../config/quote.ts'
 import type { AccessError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
 import { requireOf } from '../policy/recorded-trace.ts'
-import type { AccessRequest, Decision } from '../policy/types.ts'
+import type { AccessRequest, Decision, StatementLimit } from '../policy/types.ts'
 import { type ShownTrace, traceLines } from './trace-text.ts'
 
 export interface Explanation {
@@ -32,13 +32,18 @@ export function explanationText(explanation: Explanation): string {
 /** Rule and role of a grant, or the refusal as the job sees it. */
 export function outcomeLines({ decision, refusal }: Pick<Explanation, 'decision' | 'refusal'>): string[] {
   if (decision?.allowed === true) {
-    const { rule, database, role, maxSession, maxConnections } = decision.grant
+    const { rule, database, role, maxSession, maxConnections, statements } = decision.grant
     return [
       `decision  allowed by rule ${rule}: role ${quote(role)} on ${quote(database)}, sessions up to ${maxSession / 1000} s, at most ${maxConnections} at once`,
+      ...(statements === undefined ? [] : [statementsLine(statements)]),
     ]
   }
   const error = decision?.allowed === false ? decision.error : refusal
   return error === undefined ? [] : refusalLines(error)
+}
+
+function statementsLine({ classes, readOnly }: StatementLimit): string {
+  return `statements  ${classes.join(', ')}, and what every session needs${readOnly ? '; in read-only transactions' : ''}`
 }
 
 export function shownTrace(

@@ -33,6 +33,10 @@ export type PresetName = (typeof PRESET_NAMES)[number]
 export const TEXT_MODES = ['full', 'normalized', 'fingerprint', 'none'] as const
 export type TextMode = (typeof TEXT_MODES)[number]
 
+/** pgaudit's words; what falls in each is in docs/statements.md. */
+export const STATEMENT_CLASSES = ['READ', 'WRITE', 'FUNCTION', 'ROLE', 'DDL', 'MISC', 'MISC_SET'] as const
+export type AllowedClass = (typeof STATEMENT_CLASSES)[number]
+
 const path = z.string().min(1)
 const claimValue = z.string()
 
@@ -205,6 +209,13 @@ const names = z
 const allow = z.strictObject({
   database: names.describe('entries of `databases`'),
   role: names.describe('existing group roles; the job asks for one as its user name'),
+  statements: z
+    .array(z.enum(STATEMENT_CLASSES))
+    .min(1)
+    .optional()
+    .describe(
+      'classes of statements that may run; all without it. A second fence: the privileges of the role are the first',
+    ),
   max_session: timerDuration.prefault('1h'),
   max_connections: z.int().min(1).max(10_000).default(10).describe('sessions that one job may hold at once'),
   statement_timeout: duration.optional(),

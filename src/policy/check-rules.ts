@@ -5,6 +5,7 @@ import { suggestion } from '../config/suggest.ts'
 import type { Path } from '../config/yaml-source.ts'
 import { checkClaim } from './check-claims.ts'
 import { checkIdentity } from './check-identity.ts'
+import { checkStatements } from './check-statements.ts'
 import { checkTickets } from './check-tickets.ts'
 import type { Report } from './report.ts'
 import { ANY_ROLE } from './verdict.ts'
@@ -48,6 +49,7 @@ function checkRule(report: Report, at: Path, rule: RuleConfig, now: number): voi
   checkTargets(report, at, rule)
   checkTimes(report, at, rule, now)
   checkTickets(report, at, rule)
+  checkStatements(report, at, rule)
   if (isBroken(at) && Object.keys(rule.match).length === 0) return
   if (Object.keys(rule.match).length === 0) {
     report.error(

@@ -8,6 +8,7 @@ import { issuerUrl } from '../identity/principal-from-claims.ts'
 import { denial } from './denial.ts'
 import type { CompiledRule, Policy } from './policy.ts'
 import { recordedTrace } from './recorded-trace.ts'
+import { statementLimit } from './statement-limit.ts'
 import { traceRules } from './trace.ts'
 import type { AccessRequest, Decision, Grant } from './types.ts'
 import { ANY_ROLE, covers, holds, matches, type Verdict } from './verdict.ts'
@@ -120,6 +121,7 @@ function makeGrant(policy: Policy, rule: CompiledRule, database: string, role: s
     anyAddress: allow.any_address,
     functionCall: allow.function_call,
     replication: allow.replication,
+    ...(allow.statements === undefined ? {} : { statements: statementLimit(rule, allow.statements) }),
     textMode,
   }
 }

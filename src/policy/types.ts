@@ -1,5 +1,5 @@
 /** What the policy decides. `compile.ts` makes a Policy, `evaluate.ts` a Decision; both are pure. */
-import type { RuleConfig, TextMode } from '../config/schema.ts'
+import type { AllowedClass, RuleConfig, TextMode } from '../config/schema.ts'
 import type { AccessError } from '../errors.ts'
 
 /** What the job asks for in its StartupMessage. */
@@ -7,6 +7,18 @@ export interface AccessRequest {
   database: string
   /** A role's name, or the literal `ci`: the one role that the job's rules allow for that database. */
   user: string
+}
+
+/** Which statements a session may send, and what it is told about others. */
+export interface StatementLimit {
+  classes: readonly AllowedClass[]
+  /** No class among them writes: PostgreSQL's own read-only transactions stand behind it. */
+  readOnly: boolean
+  /** The job may learn what the rule allows. */
+  explain: boolean
+  /** `on_deny` of the rule. */
+  message?: string
+  contact?: string
 }
 
 /** What an allowing rule gives. Durations in milliseconds. */
@@ -34,6 +46,8 @@ export interface Grant {
   anyAddress: boolean
   functionCall: boolean
   replication: boolean
+  /** Undefined where the rule does not limit statements. */
+  statements?: StatementLimit
   textMode: TextMode
 }
 

@@ -25,6 +25,11 @@ export function startupParameters(
   parameters.set('application_name', applicationName(principal, client.applicationName))
   parameters.set('pgusher.job', jobSetting(principal, grant, sessionId))
   if (assumeRole !== undefined) parameters.set('role', assumeRole)
+  // Behind the rule about statements, for what the rule cannot see: a function, a trigger.
+  if (grant.statements?.readOnly === true) {
+    parameters.delete('transaction_read_only')
+    parameters.set('default_transaction_read_only', 'on')
+  }
   setLimit('statement_timeout', grant.statementTimeout)
   setLimit('lock_timeout', grant.lockTimeout)
   setLimit('idle_in_transaction_session_timeout', grant.idleInTransactionSessionTimeout)

@@ -4,6 +4,7 @@ import { checkPresetRules } from '../identity/check-claims.ts'
 import type { Principal } from '../identity/principal.ts'
 import { evaluate } from '../policy/evaluate.ts'
 import type { Policy } from '../policy/policy.ts'
+import { allowsAsMuch } from '../policy/statement-limit.ts'
 import type { AccessRequest, Grant } from '../policy/types.ts'
 
 export interface Admitted {
@@ -12,9 +13,10 @@ export interface Admitted {
   grant: Grant
 }
 
-/** Undefined where it would, with the same role and database; else what the session is told. @param now milliseconds since the epoch */
+/** Undefined where it would, with the same role and database and no class of statements less; else what the session is told. @param now milliseconds since the epoch */
 export function noLongerAllowed(policy: Policy, admitted: Admitted, now: number): AccessError | undefined {
-  return grantOfNow(policy, admitted, now) === undefined ? policyChanged() : undefined
+  const found = grantOfNow(policy, admitted, now)
+  return found !== undefined && allowsAsMuch(found, admitted.grant) ? undefined : policyChanged()
 }
 
 /** What the policy gives for the same database, role and rule; undefined where it gives that no more. */
