@@ -10,7 +10,7 @@ import { type ControlServer, startControl } from './http/control.ts'
 import { startHttp } from './http/server.ts'
 import { createAdmission } from './session/admission.ts'
 import { createBars } from './session/bars.ts'
-import { createCancelKeys } from './session/cancel-keys.ts'
+import { createCancelDesk, createKeyTable } from './session/cancel-keys.ts'
 import { createCredentials } from './session/credentials.ts'
 import { closeDisallowedWindows, drainSessions, endDisallowed } from './session/drain.ts'
 import { handleConnection } from './session/handle-connection.ts'
@@ -19,9 +19,10 @@ import { kill } from './session/kill.ts'
 import { bindListener } from './session/listener.ts'
 import { overview } from './session/operator.ts'
 import type { ProxyContext, Snapshot } from './session/proxy-context.ts'
-import { createRegistry } from './session/registry.ts'
+import { createRegistry, type LiveSession } from './session/registry.ts'
 import { needsRestart, policyLoaded, policyRejected } from './session/reload-report.ts'
 import { buildSnapshot, type SnapshotResult } from './session/snapshot.ts'
+import { type Opened, opening, startFaultIn } from './session/start-fault.ts'
 import { createWarmUpstreams } from './session/warm-upstreams.ts'
 import { createLog, type Logger } from './telemetry/log.ts'
 import { createMetrics } from './telemetry/metrics.ts'
@@ -51,7 +52,18 @@ export interface Proxy {
 
 export type StartResult = { ok: true; proxy: Proxy } | { ok: false; diagnostics: Diagnostic[] }
 
-export async function startProxy({ configFile, env, log: givenLog }: ProxyOptions): Promise<StartResult> {
+/** What is wrong with the file, or with what it names, comes as diagnostics. @throws what is wrong with pgusher itself */
+export async function startProxy(options: ProxyOptions): Promise<StartResult> {
+  try {
+    return await open(options)
+  } catch (thrown) {
+    const fault = startFaultIn(thrown)
+    if (fault === undefined) throw thrown
+    return { ok: false, diagnostics: [fault.diagnostic] }
+  }
+}
+
+async function open({ configFile, env, log: givenLog }: ProxyOptions): Promise<StartResult> {
   const bootLog = givenLog ?? createLog({ level: 'info' })
   const build = (previous?: Snapshot): Promise<SnapshotResult> =>
     buildSnapshot(configFile, env, (level, message, details) => bootLog[level](details, message), previous?.verifier)
@@ -65,10 +77,12 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
   const instance = config.instance ?? hostname()
   const boot = randomUUID()
   await using stack = new AsyncDisposableStack()
-  const recorder = await openRecorder(config.audit, {
-    instance,
-    log: (level, message, details) => log[level](details ?? {}, message),
-  })
+  const opened = <T>(path: readonly string[], what: Opened, work: () => Promise<T>): Promise<T> =>
+    opening(path.join('.'), first.locate(path), what, work)
+  const auditFile: Opened = { kind: 'file', path: config.audit.file?.path ?? 'standard output' }
+  const recorder = await opened(['audit', 'file', 'path'], auditFile, () =>
+    openRecorder(config.audit, { instance, log: (level, message, details) => log[level](details ?? {}, message) }),
+  )
   stack.defer(() => recorder.close())
 
   let draining = false
@@ -96,15 +110,23 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
   })
   stack.defer(() => credentials.close())
   stack.defer(() => snapshot.verifier.close())
+  const cancelKeys = createKeyTable<LiveSession>()
+  const windows = createJobWindows()
+  const bars = createBars()
   const context: ProxyContext = {
     current: () => snapshot,
     draining: () => draining,
     admission,
     registry,
-    cancelKeys: createCancelKeys(),
+    cancelKeys,
+    cancel: createCancelDesk(async (request) => {
+      const session = cancelKeys.find(request)
+      await session?.cancel()
+      return session !== undefined
+    }),
     leases: credentials.leases,
-    windows: createJobWindows(),
-    bars: createBars(),
+    windows,
+    bars,
     get tickets() {
       return snapshot.config.tickets && credentials.tickets
     },
@@ -121,15 +143,22 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
 
   const connections = new Map<Socket, Promise<void>>()
   const listener = createListener(context, connections)
-  const http = await startHttp(config.http.address, {
-    ready: () => readiness(context),
-    metrics: () => metrics.render(),
-    contentType: metrics.contentType,
-  })
+  const http = await opened(['http', 'address'], config.http.address, () =>
+    startHttp(config.http.address, {
+      ready: () => readiness(context),
+      metrics: () => metrics.render(),
+      contentType: metrics.contentType,
+    }),
+  )
   stack.defer(() => http.close())
-  const control = await openControl(context, instance)
+  const controlSocket: Opened = { kind: 'unix', path: config.control?.socket ?? '' }
+  const control = await opened(['control', 'socket'], controlSocket, () => openControl(context, instance))
   stack.defer(() => control?.close())
-  const address = await bindListener(listener, config.listen.address)
+  const address = await opened(['listen', 'address'], config.listen.address, () =>
+    bindListener(listener, config.listen.address),
+  )
+  // EMFILE and its like concern one accept; the listener goes on.
+  listener.on('error', (err) => log.error({ err }, 'a connection could not be accepted'))
   const kept = stack.move()
   log.info({ address, http: http.address, instance, policy: snapshot.policy.version }, 'pgusher is ready')
 
@@ -158,7 +187,7 @@ export async function startProxy({ configFile, env, log: givenLog }: ProxyOption
     for (const setting of needsRestart(previous, snapshot))
       log.warn({ setting }, 'this setting was changed and needs a restart')
     const ended = endDisallowed(registry.all(), snapshot.policy, Date.now())
-    const windowsClosed = closeDisallowedWindows(context.windows, snapshot.policy, Date.now())
+    const windowsClosed = closeDisallowedWindows(windows, snapshot.policy, Date.now())
     log.info({ policy: snapshot.policy.version, sessionsEnded: ended, windowsClosed }, 'configuration reloaded')
     return true
   }
@@ -215,8 +244,6 @@ function createListener(context: ProxyContext, connections: Map<Socket, Promise<
       .finally(() => connections.delete(socket))
     connections.set(socket, handled)
   })
-  // EMFILE and its like concern one accept; the listener goes on.
-  server.on('error', (err) => context.log.error({ err }, 'a connection could not be accepted'))
   return server
 }
 

@@ -1,16 +1,15 @@
 /** Everything that comes from the configuration, made anew on each reload and swapped in whole. */
-import { readFile } from 'node:fs/promises'
-import { createSecureContext, type SecureContext } from 'node:tls'
-import { type Diagnostic, diagnostic } from '../config/diagnostics.ts'
+import type { Diagnostic } from '../config/diagnostics.ts'
 import type { LoadedConfig } from '../config/load.ts'
 import { issuerUrl } from '../identity/principal-from-claims.ts'
 import { createVerifier, type Verifier, type VerifierLog } from '../identity/verifier.ts'
 import { loadPolicy } from '../policy/load.ts'
 import type { UpstreamTarget } from '../upstream/connect.ts'
+import { loadListenerTls } from './listener-tls.ts'
 import type { Snapshot } from './proxy-context.ts'
 
 export type SnapshotResult =
-  | { ok: true; snapshot: Snapshot; warnings: Diagnostic[] }
+  | { ok: true; snapshot: Snapshot; warnings: Diagnostic[]; locate: LoadedConfig['locate'] }
   | { ok: false; diagnostics: Diagnostic[] }
 
 /** @param previous whose issuer keys are kept where their source has not changed. */
@@ -24,18 +23,10 @@ export async function buildSnapshot(
   if (!result.ok) return result
   const { loaded, policy, warnings } = result
   const { config } = loaded
-  let secureContext: SecureContext | undefined
-  try {
-    secureContext = await listenerContext(loaded)
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
-    return {
-      ok: false,
-      diagnostics: [
-        diagnostic('error', loaded.locate(['listen', 'tls']), `the certificate and key cannot be used: ${why}`),
-      ],
-    }
-  }
+  const listenerTls = await loadListenerTls(loaded)
+  if (!listenerTls.ok) return { ok: false, diagnostics: [listenerTls.diagnostic] }
+  const { secureContext } = listenerTls
+  warnings.push(...listenerTls.warnings)
   const verifier = createVerifier(config.issuers, previous === undefined ? { log } : { log, previous })
   const targets = new Map<string, UpstreamTarget & { dbname: string }>()
   for (const [alias, database] of Object.entries(config.databases)) {
@@ -44,12 +35,6 @@ export async function buildSnapshot(
   const [only, ...others] = Object.values(config.issuers)
   const url = only === undefined || others.length > 0 ? undefined : issuerUrl(only)
   const challenge = url === undefined ? undefined : { issuerUrl: url, scope: '' }
-  return { ok: true, snapshot: { config, policy, verifier, targets, secureContext, challenge }, warnings }
-}
-
-async function listenerContext({ config }: LoadedConfig): Promise<SecureContext | undefined> {
-  const { tls } = config.listen
-  if (tls === undefined) return undefined
-  const [cert, key] = await Promise.all([readFile(tls.cert), readFile(tls.key)])
-  return createSecureContext({ cert, key, minVersion: `TLSv${tls.min_version}` })
+  const snapshot = { config, policy, verifier, targets, secureContext, challenge }
+  return { ok: true, snapshot, warnings, locate: loaded.locate }
 }
