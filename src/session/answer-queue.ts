@@ -16,85 +16,95 @@ export const COPY_END = 9
 /** Characters that a message without an entry counts for. */
 const BARE_WEIGHT = 32
 
-export interface AnswerQueue<T> {
-  readonly length: number
-  /** Characters that all of it keeps in memory, about. */
-  readonly weight: number
-  push(kind: number, entry: T | undefined): void
-  /** Kind of the oldest, 0 when empty. */
-  headKind(): number
-  head(): T | undefined
-  shift(): void
-  /** Removes those of `kind` that stand directly behind the head, at most `most`. Returns how many. In constant time but for counting. */
-  dropBehindHead(kind: number, most: number): number
-  /** The kind of the first behind the head that is another than this, 0 where none is. */
-  kindBehindHead(but: number): number
-}
-
-/** @param weigh characters that an entry keeps in memory, about; the same whenever it is asked */
-export function createAnswerQueue<T>(weigh: (entry: T) => number): AnswerQueue<T> {
-  let kinds: number[] = []
-  let entries: (T | undefined)[] = []
-  let first = 0
+/**
+ * A class, as all that is made once a session and read for each message: an object literal with getters gets a hidden class of its own
+ * each time, and every access to it is a look-up then.
+ */
+export class AnswerQueue<T> {
+  readonly #weigh: (entry: T) => number
+  #kinds: number[] = []
+  #entries: (T | undefined)[] = []
+  #first = 0
   /** Behind the last. The arrays may be longer: giving their memory back after each answer and taking it again was 2 % of the CPU. */
-  let end = 0
-  let weight = 0
+  #end = 0
+  #weight = 0
 
-  const weightOf = (entry: T | undefined): number => (entry === undefined ? BARE_WEIGHT : weigh(entry))
-
-  function removeFirst(count: number): void {
-    first += count
-    if (first < end && (first <= 4096 || first * 2 <= end)) return
-    const few = kinds.length <= 64
-    if (first < end || !few) {
-      kinds = kinds.slice(first, end)
-      entries = entries.slice(first, end)
-    }
-    end -= first
-    first = 0
+  /** @param weigh characters that an entry keeps in memory, about; the same whenever it is asked */
+  constructor(weigh: (entry: T) => number) {
+    this.#weigh = weigh
   }
 
-  return {
-    get length() {
-      return end - first
-    },
-    get weight() {
-      return weight
-    },
-    push(kind, entry) {
-      kinds[end] = kind
-      entries[end] = entry
-      end++
-      weight += weightOf(entry)
-    },
-    headKind: () => (first < end ? (kinds[first] ?? 0) : 0),
-    head: () => (first < end ? entries[first] : undefined),
-    shift() {
-      if (first === end) return
-      weight -= weightOf(entries[first])
-      entries[first] = undefined
-      removeFirst(1)
-    },
-    dropBehindHead(kind, most) {
-      let count = 0
-      while (count < most && first + 1 + count < end && kinds[first + 1 + count] === kind) {
-        weight -= weightOf(entries[first + 1 + count])
-        count++
-      }
-      if (count === 0) return 0
-      // The head takes the place of the last of them.
-      kinds[first + count] = kinds[first] ?? 0
-      entries[first + count] = entries[first]
-      entries.fill(undefined, first, first + count)
-      removeFirst(count)
-      return count
-    },
-    kindBehindHead(but) {
-      for (let at = first + 1; at < end; at++) {
-        const kind = kinds[at] ?? 0
-        if (kind !== but) return kind
-      }
-      return 0
-    },
+  get length(): number {
+    return this.#end - this.#first
+  }
+
+  /** Characters that all of it keeps in memory, about. */
+  get weight(): number {
+    return this.#weight
+  }
+
+  push(kind: number, entry: T | undefined): void {
+    this.#kinds[this.#end] = kind
+    this.#entries[this.#end] = entry
+    this.#end++
+    this.#weight += this.#weightOf(entry)
+  }
+
+  /** Kind of the oldest, 0 when empty. */
+  headKind(): number {
+    return this.#first < this.#end ? (this.#kinds[this.#first] ?? 0) : 0
+  }
+
+  head(): T | undefined {
+    return this.#first < this.#end ? this.#entries[this.#first] : undefined
+  }
+
+  shift(): void {
+    if (this.#first === this.#end) return
+    this.#weight -= this.#weightOf(this.#entries[this.#first])
+    this.#entries[this.#first] = undefined
+    this.#removeFirst(1)
+  }
+
+  /** Removes those of `kind` that stand directly behind the head, at most `most`. Returns how many. In constant time but for counting. */
+  dropBehindHead(kind: number, most: number): number {
+    const first = this.#first
+    let count = 0
+    while (count < most && first + 1 + count < this.#end && this.#kinds[first + 1 + count] === kind) {
+      this.#weight -= this.#weightOf(this.#entries[first + 1 + count])
+      count++
+    }
+    if (count === 0) return 0
+    // The head takes the place of the last of them.
+    this.#kinds[first + count] = this.#kinds[first] ?? 0
+    this.#entries[first + count] = this.#entries[first]
+    this.#entries.fill(undefined, first, first + count)
+    this.#removeFirst(count)
+    return count
+  }
+
+  /** The kind of the first behind the head that is another than this, 0 where none is. */
+  kindBehindHead(but: number): number {
+    for (let at = this.#first + 1; at < this.#end; at++) {
+      const kind = this.#kinds[at] ?? 0
+      if (kind !== but) return kind
+    }
+    return 0
+  }
+
+  #weightOf(entry: T | undefined): number {
+    return entry === undefined ? BARE_WEIGHT : this.#weigh(entry)
+  }
+
+  #removeFirst(count: number): void {
+    this.#first += count
+    const first = this.#first
+    if (first < this.#end && (first <= 4096 || first * 2 <= this.#end)) return
+    if (first < this.#end || this.#kinds.length > 64) {
+      this.#kinds = this.#kinds.slice(first, this.#end)
+      this.#entries = this.#entries.slice(first, this.#end)
+    }
+    this.#end -= first
+    this.#first = 0
   }
 }

@@ -73,19 +73,26 @@ function readIntoBuffer(
   /** Large ones that were kept, to be used again. */
   let lent: Buffer[] = []
   let spare: Buffer[] = []
+  /** Of the buffer's beginning, for reads of one length that follow each other, as a driver's messages do. */
+  let view: Buffer = buffer.subarray(0, 0)
+  let viewed: Buffer = buffer
 
   function onRead(length: number): void {
     if (stopped) return
-    onChunk(buffer.subarray(0, length))
+    if (view.length !== length || viewed !== buffer) {
+      view = buffer.subarray(0, length)
+      viewed = buffer
+    }
+    onChunk(view)
     if (length === buffer.length) [size, quiet] = [LARGE_BUFFER, 0]
     else if (size > SMALL_BUFFER && length <= SMALL_BUFFER && ++quiet > QUIET_READS) size = SMALL_BUFFER
     else if (length > SMALL_BUFFER) quiet = 0
   }
 
-  /** Node asks after each read where the next one goes. */
-  function next(): Buffer {
+  /** Node asks after each read where the next one goes; undefined is: where the last one went. */
+  function next(): Buffer | undefined {
     const lend = kept()
-    if (!lend && buffer.length === size) return buffer
+    if (!lend && buffer.length === size) return undefined
     if (lend && buffer.length === LARGE_BUFFER && lent.length < MAX_LENT) lent.push(buffer)
     if (size === SMALL_BUFFER) spare = []
     buffer = (size === LARGE_BUFFER ? spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(size)

@@ -52,6 +52,8 @@ export function maxFrontendLength(type: number): number {
 export function createFrontendHandler(tracker: StatementTracker, rules: FrontendRules): FrameHandler {
   let long: LongText | undefined
   let name = ''
+  /** The last one that was ASCII: names come again, and the same string is found in maps without being hashed again. */
+  let lastName = ''
   let messageBytes = 0
   let terminated = false
 
@@ -132,8 +134,8 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
       case F.Parse:
         return onParse(buffer, start, end, length)
       case F.Bind: {
-        const portalEnd = buffer.indexOf(0, start)
-        const statementEnd = portalEnd < 0 || portalEnd >= end ? -1 : buffer.indexOf(0, portalEnd + 1)
+        const portalEnd = nulAt(buffer, start)
+        const statementEnd = portalEnd < 0 || portalEnd >= end ? -1 : nulAt(buffer, portalEnd + 1)
         if (statementEnd < 0 || statementEnd >= end) return violation('a name in Bind does not end')
         const portal = nameOf(buffer, start, portalEnd)
         const statement = nameOf(buffer, portalEnd + 1, statementEnd)
@@ -142,7 +144,7 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
         return true
       }
       case F.Execute: {
-        const portalEnd = buffer.indexOf(0, start)
+        const portalEnd = nulAt(buffer, start)
         if (portalEnd !== end - 5) return violation('Execute has the wrong length')
         const portal = nameOf(buffer, start, portalEnd)
         if (portal === undefined) return false
@@ -197,12 +199,14 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
    */
   function nameOf(buffer: Buffer, start: number, end: number): string | undefined {
     if (start === end) return ''
+    if (isAscii(buffer, start, end, lastName)) return lastName
     const decoded = rules.decode()(buffer, start, end)
     const long = end - start > 63 || decoded.length > 63
     if (end - start > MAX_NAME || (long && Buffer.byteLength(decoded) !== decoded.length)) {
       violation(`a name of ${end - start} bytes: beyond ${MAX_NAME} bytes, or beyond 63 where not all of it is ASCII`)
       return undefined
     }
+    if (isAscii(buffer, start, end, decoded)) lastName = decoded
     // Bytes that are no text stay different names by what they are.
     return decoded.includes('\ufffd') ? `\ufffd${buffer.toString('latin1', start, end)}` : decoded
   }
@@ -256,6 +260,26 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
   }
 
   return { onHeader, onBody, onRest, onDropped }
+}
+
+/** Bytes that are looked through here: crossing into C++ for a name of four costs more than the search. */
+const NEAR = 64
+
+/** Position of the next NUL, -1 where none follows. */
+function nulAt(buffer: Buffer, from: number): number {
+  const near = Math.min(buffer.length, from + NEAR)
+  for (let at = from; at < near; at++) if (buffer[at] === 0) return at
+  return near < buffer.length ? buffer.indexOf(0, near) : -1
+}
+
+/** Whether the bytes are this text and ASCII, which is the same in every encoding of PostgreSQL. */
+function isAscii(buffer: Buffer, start: number, end: number, text: string): boolean {
+  if (end - start !== text.length || end > buffer.length) return false
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i)
+    if (unit !== buffer[start + i] || unit >= 0x80) return false
+  }
+  return true
 }
 
 /** Messages that consist of their header. */

@@ -9,7 +9,7 @@ import { createChunkReader } from './chunk-reader.ts'
 
 export interface Pump {
   /** Bytes that were forwarded. */
-  readonly bytes: number
+  bytes(): number
   /** Begins to read; `first` is what was read before. */
   start(first: Buffer): void
   /** Puts bytes behind what was forwarded so far. */
@@ -92,9 +92,7 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
   }
 
   return {
-    get bytes() {
-      return bytes
-    },
+    bytes: () => bytes,
     start(first) {
       source.on('end', hooks.onEnd)
       destination.on('drain', onDrain)

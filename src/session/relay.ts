@@ -279,8 +279,8 @@ export function startRelay(options: RelayOptions): Relay {
 
   /** Nothing tells a client that has closed from one that listens but that what is sent to it is taken. */
   function cancelForGoneClient(): void {
-    const taken = fromUpstream.bytes
-    after(VANISHED_GRACE, () => (fromUpstream.bytes > taken ? cancelForGoneClient() : cancelForGood()))
+    const taken = fromUpstream.bytes()
+    after(VANISHED_GRACE, () => (fromUpstream.bytes() > taken ? cancelForGoneClient() : cancelForGood()))
   }
 
   function cancelForGood(): void {
@@ -358,7 +358,7 @@ export function startRelay(options: RelayOptions): Relay {
     resolve({
       reason: end?.reason ?? 'upstream',
       error: end?.error,
-      totals: { ...tracker.totals, bytesFromClient: fromClient.bytes, bytesToClient: fromUpstream.bytes },
+      totals: { ...tracker.totals, bytesFromClient: fromClient.bytes(), bytesToClient: fromUpstream.bytes() },
     })
   }
 

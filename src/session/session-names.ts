@@ -37,12 +37,12 @@ export class SessionNames {
       if (isUntold(name, statement)) onUnexecuted(statement, 'prepared_only')
     })
     this.#portals = createNameMap((_name, statement) => {
-      if (statement.executed !== true) onUnexecuted(statement, 'bound_only')
+      if (!statement.executed) onUnexecuted(statement, 'bound_only')
     })
   }
 
   prepared(name: string, text: StatementText, bytes: number): void {
-    this.#statements.set(name, { text, statement: name, bindBytes: bytes })
+    this.#statements.set(name, { text, statement: name, bindBytes: bytes, executed: false })
     if (name !== '') this.#untold = true
   }
 
@@ -82,7 +82,8 @@ export class SessionNames {
     if (entry === undefined || (kind !== PARSE && kind !== BIND)) return
     this.#tentative ??= { statements: createNameMap(), portals: createNameMap() }
     const { name, portal, text = NO_TEXT, bytes } = entry
-    if (kind === PARSE) this.#tentative.statements.set(name, { text, statement: name, bindBytes: bytes })
+    if (kind === PARSE)
+      this.#tentative.statements.set(name, { text, statement: name, bindBytes: bytes, executed: false })
     else this.#tentative.portals.set(portal, this.#bindOf(name, bytes))
   }
 
@@ -95,13 +96,13 @@ export class SessionNames {
     if (kind === EXECUTE) return this.#tentative?.portals.get(portal) ?? this.#portals.get(portal) ?? UNKNOWN_STATEMENT
     if (kind === BIND) return this.#bindOf(name, bytes)
     if (kind === QUERY) this.#recordPrepared(text?.text)
-    return text === undefined ? UNKNOWN_STATEMENT : { text, statement: name, bindBytes: 0 }
+    return text === undefined ? UNKNOWN_STATEMENT : { text, statement: name, bindBytes: 0, executed: false }
   }
 
   /** What a Bind makes of a prepared statement. */
   #bindOf(name: string, bytes: number): NamedStatement {
     const { text } = this.#tentative?.statements.get(name) ?? this.#statements.get(name) ?? UNKNOWN_STATEMENT
-    return { text, statement: name, bindBytes: bytes }
+    return { text, statement: name, bindBytes: bytes, executed: false }
   }
 
   /**

@@ -13,10 +13,10 @@
  */
 import type { StatementRecord } from '../audit/recorder.ts'
 import {
+  AnswerQueue,
   BIND,
   CLOSE,
   COPY_END,
-  createAnswerQueue,
   DESCRIBE,
   EXECUTE,
   FUNCTION_CALL,
@@ -35,8 +35,10 @@ export type { SessionTotals } from './statement-records.ts'
 
 const STATUS: Readonly<Record<number, TransactionStatus>> = { 73: 'idle', 84: 'open', 69: 'failed' }
 const PORTAL = 0x50
-const ANY = [QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FUNCTION_CALL]
-const EXECUTIONS = [QUERY, EXECUTE, FUNCTION_CALL]
+/** Kinds as a set of bits. */
+const setOf = (...kinds: readonly number[]): number => kinds.reduce((set, kind) => set | (1 << kind), 0)
+const ANY = setOf(QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FUNCTION_CALL)
+const EXECUTIONS = setOf(QUERY, EXECUTE, FUNCTION_CALL)
 
 export class StatementTracker {
   /** Executions sent and not answered. */
@@ -45,7 +47,7 @@ export class StatementTracker {
   ambiguous = false
 
   readonly #records: StatementRecords
-  readonly #queue = createAnswerQueue<Pending>(weightOf)
+  readonly #queue = new AnswerQueue<Pending>(weightOf)
   readonly #names: SessionNames
   readonly #discarded: DiscardedPipeline
   /** Syncs that the COPY at hand ignores. */
@@ -283,10 +285,10 @@ export class StatementTracker {
   }
 
   /** Kind of the head if it is one of these, after dropping end-of-COPY marks that nothing waits for. */
-  #headOf(kinds: readonly number[]): number {
+  #headOf(kinds: number): number {
     while (this.#queue.headKind() === COPY_END) this.#queue.shift()
     const kind = this.#queue.headKind()
-    return kinds.includes(kind) ? kind : 0
+    return (kinds >> kind) & 1 ? kind : 0
   }
 
   /** Takes the head off if it is of this kind. */

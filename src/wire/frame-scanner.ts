@@ -50,129 +50,151 @@ export interface FrameScanner {
 const HEADER = 5
 
 export function createFrameScanner(handler: FrameHandler, maxLength: (type: number) => number): FrameScanner {
-  let held: Buffer | undefined
+  return new Scanner(handler, maxLength)
+}
+
+/** A class, since a literal with getters has a hidden class of its own each time, and this is read for every chunk of every session. */
+class Scanner implements FrameScanner {
+  readonly #handler: FrameHandler
+  readonly #maxLength: (type: number) => number
+  #held: Buffer | undefined
   /** Bytes of the current message that are still to come and wanted by nobody. */
-  let skip = 0
-  let dropping = false
-  let wantsRest = false
-  let type = 0
-  let length = 0
-  let prefix = 0
-  let collecting: Buffer | undefined
-  let collected = 0
-  let stopped = false
+  #skip = 0
+  #dropping = false
+  #wantsRest = false
+  #type = 0
+  #length = 0
+  #prefix = 0
+  #collecting: Buffer | undefined
+  #collected = 0
+  #stopped = false
   /** Stopped in a message of which a part is released. */
-  let torn = false
-  let violation: string | undefined
+  #torn = false
+  #violation: string | undefined
+
+  constructor(handler: FrameHandler, maxLength: (type: number) => number) {
+    this.#handler = handler
+    this.#maxLength = maxLength
+  }
+
+  get atBoundary(): boolean {
+    return this.#skip === 0 && this.#collecting === undefined && !this.#torn
+  }
+
+  get between(): boolean {
+    return this.atBoundary && this.#held === undefined
+  }
+
+  get violation(): string | undefined {
+    return this.#violation
+  }
+
+  scan(input: Buffer, release: (bytes: Buffer) => void): boolean {
+    if (this.#stopped) return false
+    const chunk = this.#held === undefined ? input : Buffer.concat([this.#held, input])
+    this.#held = undefined
+    let position = 0
+    /** Where the bytes begin that are released next. */
+    let from = 0
+    if (this.#skip > 0 || this.#collecting !== undefined) {
+      position = this.#resume(chunk)
+      if (position < 0) {
+        this.#torn = true
+        return this.#stopAt(chunk, 0, 0, release)
+      }
+      if (this.#dropping) {
+        from = position
+        if (this.#skip === 0 && this.#collecting === undefined) this.#handler.onDropped(this.#type)
+      }
+    }
+    while (chunk.length - position >= HEADER) {
+      this.#type = chunk[position]!
+      const declared = int32(chunk, position + 1)
+      if (declared < 4 || declared - 4 > this.#maxLength(this.#type)) {
+        this.#violation = `a message of type ${describeType(this.#type)} with the length ${declared}`
+        return this.#stopAt(chunk, from, position, release)
+      }
+      this.#length = declared - 4
+      const end = this.#begin(chunk, position)
+      if (end < 0) return this.#stopAt(chunk, from, position, release)
+      if (this.#dropping) {
+        if (position > from) release(chunk.subarray(from, position))
+        from = end
+        if (this.#skip === 0 && this.#collecting === undefined) this.#handler.onDropped(this.#type)
+      }
+      position = end
+    }
+    if (position < chunk.length) this.#held = Buffer.from(chunk.subarray(position))
+    if (position > from) release(from === 0 && position === chunk.length ? chunk : chunk.subarray(from, position))
+    return true
+  }
 
   /** Takes up a message that began in an earlier chunk. Returns where the next message starts, or -1 when stopped. */
-  function resume(chunk: Buffer): number {
+  #resume(chunk: Buffer): number {
     let position = 0
-    if (collecting !== undefined) {
-      position = Math.min(prefix - collected, chunk.length)
-      collecting = grown(collecting, collected, Math.min(prefix, collected + position))
-      collected += chunk.copy(collecting, collected, 0, position)
-      if (collected < prefix) return position
-      const body = collecting
-      collecting = undefined
-      if (!handler.onBody(type, body, 0, prefix, length)) return -1
+    if (this.#collecting !== undefined) {
+      position = Math.min(this.#prefix - this.#collected, chunk.length)
+      this.#collecting = grown(this.#collecting, this.#collected, Math.min(this.#prefix, this.#collected + position))
+      this.#collected += chunk.copy(this.#collecting, this.#collected, 0, position)
+      if (this.#collected < this.#prefix) return position
+      const body = this.#collecting
+      this.#collecting = undefined
+      if (!this.#handler.onBody(this.#type, body, 0, this.#prefix, this.#length)) return -1
     }
-    if (skip > 0 && position < chunk.length) {
-      const part = Math.min(skip, chunk.length - position)
-      skip -= part
-      if (wantsRest && !handler.onRest!(type, chunk, position, position + part, skip === 0)) return -1
+    if (this.#skip > 0 && position < chunk.length) {
+      const part = Math.min(this.#skip, chunk.length - position)
+      this.#skip -= part
+      if (this.#wantsRest && !this.#handler.onRest!(this.#type, chunk, position, position + part, this.#skip === 0))
+        return -1
       position += part
     }
     return position
   }
 
   /** Decides about the message whose header is at `position`. Returns the end of its bytes in this chunk, or -1 when stopped. */
-  function begin(chunk: Buffer, position: number): number {
-    const answer = handler.onHeader(type, length)
+  #begin(chunk: Buffer, position: number): number {
+    const answer = this.#handler.onHeader(this.#type, this.#length)
     if (answer === STOP) return -1
-    dropping = answer >= DROP
-    const wanted = dropping ? answer - DROP : answer
+    this.#dropping = answer >= DROP
+    const wanted = this.#dropping ? answer - DROP : answer
     const bodyStart = position + HEADER
     const available = chunk.length - bodyStart
     if (wanted <= 0) {
-      wantsRest = false
-      skip = Math.max(0, length - available)
-      return bodyStart + length - skip
+      this.#wantsRest = false
+      this.#skip = Math.max(0, this.#length - available)
+      return bodyStart + this.#length - this.#skip
     }
-    prefix = Math.min(wanted, length)
-    wantsRest = prefix < length && handler.onRest !== undefined
-    if (available < prefix) {
-      collecting = grown(undefined, 0, available)
-      collected = chunk.copy(collecting, 0, bodyStart)
-      skip = length - prefix
+    this.#prefix = Math.min(wanted, this.#length)
+    this.#wantsRest = this.#prefix < this.#length && this.#handler.onRest !== undefined
+    if (available < this.#prefix) {
+      this.#collecting = grown(undefined, 0, available)
+      this.#collected = chunk.copy(this.#collecting, 0, bodyStart)
+      this.#skip = this.#length - this.#prefix
       return chunk.length
     }
-    if (!handler.onBody(type, chunk, bodyStart, bodyStart + prefix, length)) return -1
-    const restStart = bodyStart + prefix
-    const rest = Math.min(length - prefix, chunk.length - restStart)
-    skip = length - prefix - rest
-    if (wantsRest && rest > 0 && !handler.onRest!(type, chunk, restStart, restStart + rest, skip === 0)) return -1
+    if (!this.#handler.onBody(this.#type, chunk, bodyStart, bodyStart + this.#prefix, this.#length)) return -1
+    const restStart = bodyStart + this.#prefix
+    const rest = Math.min(this.#length - this.#prefix, chunk.length - restStart)
+    this.#skip = this.#length - this.#prefix - rest
+    if (
+      this.#wantsRest &&
+      rest > 0 &&
+      !this.#handler.onRest!(this.#type, chunk, restStart, restStart + rest, this.#skip === 0)
+    )
+      return -1
     return restStart + rest
   }
 
-  function stopAt(chunk: Buffer, from: number, to: number, release: (bytes: Buffer) => void): false {
-    stopped = true
+  #stopAt(chunk: Buffer, from: number, to: number, release: (bytes: Buffer) => void): false {
+    this.#stopped = true
     if (to > from) release(from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to))
     return false
   }
+}
 
-  function scan(input: Buffer, release: (bytes: Buffer) => void): boolean {
-    if (stopped) return false
-    const chunk = held === undefined ? input : Buffer.concat([held, input])
-    held = undefined
-    let position = 0
-    /** Where the bytes begin that are released next. */
-    let from = 0
-    if (skip > 0 || collecting !== undefined) {
-      position = resume(chunk)
-      if (position < 0) {
-        torn = true
-        return stopAt(chunk, 0, 0, release)
-      }
-      if (dropping) {
-        from = position
-        if (skip === 0 && collecting === undefined) handler.onDropped(type)
-      }
-    }
-    while (chunk.length - position >= HEADER) {
-      type = chunk[position]!
-      const declared = chunk.readInt32BE(position + 1)
-      if (declared < 4 || declared - 4 > maxLength(type)) {
-        violation = `a message of type ${describeType(type)} with the length ${declared}`
-        return stopAt(chunk, from, position, release)
-      }
-      length = declared - 4
-      const end = begin(chunk, position)
-      if (end < 0) return stopAt(chunk, from, position, release)
-      if (dropping) {
-        if (position > from) release(chunk.subarray(from, position))
-        from = end
-        if (skip === 0 && collecting === undefined) handler.onDropped(type)
-      }
-      position = end
-    }
-    if (position < chunk.length) held = Buffer.from(chunk.subarray(position))
-    if (position > from) release(from === 0 && position === chunk.length ? chunk : chunk.subarray(from, position))
-    return true
-  }
-
-  return {
-    scan,
-    get atBoundary() {
-      return skip === 0 && collecting === undefined && !torn
-    },
-    get between() {
-      return skip === 0 && collecting === undefined && !torn && held === undefined
-    },
-    get violation() {
-      return violation
-    },
-  }
+/** As `readInt32BE`, whose checks cost more than the reading: the caller knows that the bytes are there. */
+function int32(bytes: Buffer, at: number): number {
+  return (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!
 }
 
 /** Room follows the bytes that came, never the length that a header claims (a header costs its sender five bytes). */

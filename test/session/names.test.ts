@@ -58,14 +58,14 @@ test('an identifier of SQL names what the protocol calls by the same name', () =
 test('a session that prepares without end keeps the newest names and a bounded amount of text', () => {
   const names = createNameMap()
   const long = textOf('x'.repeat(64 * 1024))
-  for (let i = 0; i < 10_100; i++) names.set(`p${i}`, { text: long, statement: `p${i}`, bindBytes: 0 })
+  for (let i = 0; i < 10_100; i++) names.set(`p${i}`, { text: long, statement: `p${i}`, bindBytes: 0, executed: false })
   expect(names.get('p0')).toBeUndefined()
   expect(names.get('p10099')).toBeDefined()
   let chars = 0
   for (let i = 0; i < 10_100; i++) chars += names.get(`p${i}`)?.text.text?.length ?? 0
   expect(chars).toBeLessThanOrEqual(8 * 1024 * 1024)
   names.clear()
-  names.set('again', { text: long, statement: 'again', bindBytes: 0 })
+  names.set('again', { text: long, statement: 'again', bindBytes: 0, executed: false })
   expect(names.get('again')?.text.text).toBe(long.text)
 })
 
@@ -77,10 +77,10 @@ test.each([
   'prepare größe as select 2',
 ])('all names are forgotten where nobody can say which one a text gives away: %s', (sql) => {
   const names = createNameMap()
-  names.set('s', { text: textOf('select 1'), statement: 's', bindBytes: 0 })
+  names.set('s', { text: textOf('select 1'), statement: 's', bindBytes: 0, executed: false })
   names.addFromSql(textOf(sql), 'prepare')
   expect(names.get('s')).toBeUndefined()
-  names.set('s', { text: textOf('select 1'), statement: 's', bindBytes: 0 })
+  names.set('s', { text: textOf('select 1'), statement: 's', bindBytes: 0, executed: false })
   names.removeFromSql(textOf(sql.replace('prepare', 'deallocate')), 'deallocate')
   expect(names.get('s')).toBeUndefined()
 })
