@@ -21,6 +21,7 @@ const LAYERS = [
   'http',
   'client',
   'proxy',
+  'workers',
   'cli',
 ]
 
@@ -34,8 +35,6 @@ const LONG_FUNCTIONS: Readonly<Record<string, number>> = {
   'src/session/handle-connection.ts handleConnection': 130,
   // Joins two pumps, two handlers and a tracker, which know each other; the rest of it is functions within.
   'src/session/relay.ts startRelay': 95,
-  // Opens everything in order, so that it closes in the opposite one.
-  'src/proxy.ts open': 78,
   // One YAML text.
   'src/cli/demo/policy-file.ts policyFile': 85,
 }

@@ -15,7 +15,7 @@ import type { Overview } from '../session/operator.ts'
 import { KILL_PATH, OVERVIEW_PATH, readKillRequest } from './control-request.ts'
 
 export interface ControlSources {
-  overview(): Overview
+  overview(): Overview | Promise<Overview>
   kill(order: KillOrder): Promise<KillResult>
   /** A fault of pgusher's own. */
   onFailure(error: unknown): void
@@ -40,7 +40,7 @@ const STATUS = { not_found: 404, ambiguous: 409, malformed: 400 } as const
 export async function startControl(path: string, sources: ControlSources): Promise<ControlServer> {
   await checkDirectory(dirname(path))
   const server = createListener(sources)
-  await bindListener(server, { kind: 'unix', path }, true)
+  await bindListener(server, { kind: 'unix', path }, { ownerOnly: true })
   return { close: () => closeServer(server) }
 }
 
@@ -90,7 +90,7 @@ async function answer(sources: ControlSources, request: IncomingMessage): Promis
   const asked = `${request.method} ${request.url}`
   if (asked === `GET ${OVERVIEW_PATH}`) {
     request.resume()
-    return { status: 200, body: sources.overview() }
+    return { status: 200, body: await sources.overview() }
   }
   if (asked !== `POST ${KILL_PATH}`) {
     request.resume()

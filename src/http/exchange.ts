@@ -40,7 +40,7 @@ export async function exchange(call: Call): Promise<Answer> {
   // A window forgives a connection its token's age; a ticket would carry that beyond the window's end.
   if (isOver({ exp: principal.expiresAt, iat: principal.issuedAt }, issuer, Date.now())) throw tokenIsOver()
   const address = identity.client.address
-  admit({ principal, ticket: undefined, grant, address, issuer }, proxy)
+  await admit({ principal, ticket: undefined, grant, address, issuer }, proxy)
   const now = Date.now()
   const content = {
     ...{ principal, rule: grant.rule, database: grant.database, role: grant.role },

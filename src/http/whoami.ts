@@ -29,7 +29,7 @@ export async function whoami(call: Call): Promise<Answer> {
   const { principal, ticket } = identified
   if (ticket !== undefined) refuseCopy(ticket, snapshot, identity.client.address)
   const wanted = requestOf(database, user, ticket)
-  const decision = wanted && decide(identified, wanted, snapshot, call)
+  const decision = wanted && (await decide(identified, wanted, snapshot, call))
   proxy.recorder.event({ event: 'job.identified', outcome: 'success' }, identity)
   const body: WhoamiAnswer = { identity: identityOf(principal, ticket), ...(decision && { decision }) }
   return { status: 200, body }
@@ -51,14 +51,14 @@ function requestOf(
 }
 
 /** As a connection would be decided now. */
-function decide(
+async function decide(
   identified: Identified,
   wanted: AccessRequest,
   snapshot: Snapshot,
   call: Call,
-): NonNullable<WhoamiAnswer['decision']> {
+): Promise<NonNullable<WhoamiAnswer['decision']>> {
   try {
-    const { rule, database, role } = granted(identified, wanted, snapshot, call)
+    const { rule, database, role } = await granted(identified, wanted, snapshot, call)
     return { allowed: true, rule, database, role }
   } catch (thrown) {
     const error = asAccessError(thrown)
@@ -71,7 +71,12 @@ function decide(
   }
 }
 
-function granted({ principal, ticket }: Identified, wanted: AccessRequest, snapshot: Snapshot, call: Call): Grant {
+async function granted(
+  { principal, ticket }: Identified,
+  wanted: AccessRequest,
+  snapshot: Snapshot,
+  call: Call,
+): Promise<Grant> {
   const { policy, config } = snapshot
   const address = call.identity.client.address
   if (ticket !== undefined) checkDatabase(ticket, wanted.database)
@@ -83,7 +88,7 @@ function granted({ principal, ticket }: Identified, wanted: AccessRequest, snaps
   else {
     const now = Date.now()
     const over = isOver({ exp: principal.expiresAt, iat: principal.issuedAt }, issuer, now)
-    call.proxy.windows.check({ principal, grant, address, over }, now)
+    await call.proxy.windows.check({ principal, grant, address, over }, now)
   }
   return grant
 }

@@ -48,14 +48,14 @@ export function checkTime(times: Times, name: string, issuer: IssuerConfig, now:
 }
 
 /** As `checkTime`, but a token that is over, and has nothing else against it, passes where `mayOutlive` says so. */
-export function checkTimeUnless(
-  mayOutlive: () => boolean,
+export async function checkTimeUnless(
+  mayOutlive: () => boolean | Promise<boolean>,
   times: Times,
   name: string,
   issuer: IssuerConfig,
   now: number,
-): void {
-  if (!isOver(times, issuer, now) || !mayOutlive()) {
+): Promise<void> {
+  if (!isOver(times, issuer, now) || !(await mayOutlive())) {
     checkTime(times, name, issuer, now)
     return
   }

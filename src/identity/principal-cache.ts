@@ -15,7 +15,7 @@ export interface PrincipalCache {
    * Undefined where the token must be verified (again).
    * @throws AccessError as `checkTime`, since time passes for a cached token too.
    */
-  get(sha256: string, mayOutlive?: (signed: Principal) => boolean): Promise<Principal | undefined>
+  get(sha256: string, mayOutlive?: (signed: Principal) => boolean | Promise<boolean>): Promise<Principal | undefined>
   set(sha256: string, entry: CachedPrincipal): void
   clear(): void
 }
@@ -44,7 +44,7 @@ export function createPrincipalCache(maxEntries: number, now: () => number): Pri
       if (keys === undefined || !keys.fingerprints.has(fingerprint)) return undefined
       const { expiresAt: exp, issuedAt: iat } = principal
       const times = { exp, iat, nbf: undefined }
-      checkTimeUnless(() => mayOutlive(principal), times, issuer.name, issuer.config, now())
+      await checkTimeUnless(() => mayOutlive(principal), times, issuer.name, issuer.config, now())
       set(sha256, entry)
       return principal
     },

@@ -29,7 +29,7 @@ export interface VerifyOptions {
   /** Told whose token it was, where the signature holds and something else does not: a refusal that names the job is worth more to an auditor than a hash. */
   onRefused?: (signed: Principal) => void
   /** Asked where nothing but time is against a token: true for a job whose window is open. */
-  mayOutlive?: (signed: Principal) => boolean
+  mayOutlive?: (signed: Principal) => boolean | Promise<boolean>
 }
 
 export interface Verifier {
@@ -68,7 +68,7 @@ export function createVerifier(
       if (issuer === undefined) throw unknownIssuer(decoded.claims)
       const { fingerprint } = await verifySignature(token, decoded, issuer)
       const toPrincipal = () => principalFromClaims(issuer.name, issuer.config, decoded.claims, { sha256 })
-      const principal = checkSigned(decoded, issuer, now(), toPrincipal, options)
+      const principal = await checkSigned(decoded, issuer, now(), toPrincipal, options)
       cache.set(sha256, { issuer, fingerprint, principal })
       return principal
     },
@@ -83,16 +83,16 @@ export function createVerifier(
   }
 }
 
-function checkSigned(
+async function checkSigned(
   { claims }: DecodedToken,
   { name, config }: ConfiguredIssuer,
   at: number,
   toPrincipal: () => Principal,
   { onRefused, mayOutlive = () => false }: VerifyOptions,
-): Principal {
+): Promise<Principal> {
   try {
     const times = checkRequired(claims)
-    checkTimeUnless(() => mayOutlive(toPrincipal()), times, name, config, at)
+    await checkTimeUnless(() => mayOutlive(toPrincipal()), times, name, config, at)
     checkAudience(claims, config)
     const principal = toPrincipal()
     checkPresetRules(principal, config)

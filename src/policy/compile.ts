@@ -30,10 +30,13 @@ export function checkPolicy(loaded: LoadedConfig, now: number = Date.now()): Dia
 export function compilePolicy(loaded: LoadedConfig, now: number = Date.now()): CompileResult {
   const diagnostics = checkPolicy(loaded, now)
   if (diagnostics.some((one) => one.level === 'error')) return { ok: false, diagnostics }
-  return { ok: true, policy: build(loaded), warnings: diagnostics }
+  return { ok: true, policy: buildPolicy(loaded), warnings: diagnostics }
 }
 
-function build({ config, version, ruleSources }: LoadedConfig): Policy {
+export type PolicySource = Pick<LoadedConfig, 'config' | 'version' | 'ruleSources'>
+
+/** @param source checked before */
+export function buildPolicy({ config, version, ruleSources }: PolicySource): Policy {
   const rules = config.rules.map((rule, index) => compileRule(config, rule, index, ruleSources[index]?.file ?? ''))
   const issuers = Object.entries(config.issuers).map(([name, issuer]): [string, CompiledIssuer] => {
     const own = rules.filter((rule) => rule.config.issuer === name)

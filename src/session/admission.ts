@@ -7,15 +7,20 @@ export interface AdmissionLimits {
   maxSessions: number
 }
 
-export interface Admission {
+/** What a connection needs of it; the counts may be kept by another process. */
+export interface AdmissionDoor {
   /**
    * Counts a connection that has just come.
    * @returns its release, to be called once it is authenticated or gone; a second call does nothing
    * @throws AccessError `limit_sessions`
    */
-  enter(address: string): () => void
+  enter(address: string): (() => void) | Promise<() => void>
   /** @returns the release of one session. @throws AccessError `limit_sessions` */
   startSession(): () => void
+}
+
+export interface Admission extends AdmissionDoor {
+  enter(address: string): () => void
   readonly sessions: number
   readonly unauthenticated: number
 }

@@ -21,11 +21,19 @@ export interface Bars {
   bar(target: BarTarget, why: BarReason, life: number): void
   /** @throws AccessError `job_barred` */
   refuse(principal: Principal): void
+  /** For another process; from the oldest. */
+  list(): Bar[]
+  /** What another one has listed. */
+  put(bar: Bar): void
   readonly size: number
 }
 
-interface Bar extends BarReason {
+export interface Bar extends BarReason {
+  /** Of a job or a run. */
+  key: string
+  /** Milliseconds. */
   life: number
+  /** Milliseconds since the epoch. */
   until: number
 }
 
@@ -38,9 +46,9 @@ const MAX_BARS = 100_000
 export function createBars(now: () => number = Date.now, maxBars = MAX_BARS): Bars {
   const bars = new Map<string, Bar>()
 
-  function put(key: string, bar: Bar): void {
-    bars.delete(key)
-    bars.set(key, bar)
+  function put(bar: Bar): void {
+    bars.delete(bar.key)
+    bars.set(bar.key, bar)
     if (bars.size <= maxBars) return
     for (const [old, { until }] of bars) if (until <= now()) bars.delete(old)
     const [oldest] = bars.keys()
@@ -50,10 +58,8 @@ export function createBars(now: () => number = Date.now, maxBars = MAX_BARS): Ba
   return {
     bar(target, { user, reason }, life) {
       const lasts = Math.max(life, MIN_LIFE)
-      put('jobKey' in target ? keyOfJob(target.jobKey) : keyOfRun(target.runUrl), {
-        ...{ user, reason, life: lasts },
-        until: now() + lasts,
-      })
+      const key = 'jobKey' in target ? keyOfJob(target.jobKey) : keyOfRun(target.runUrl)
+      put({ key, user, reason, life: lasts, until: now() + lasts })
     },
     refuse(principal) {
       for (const key of keysOf(principal)) {
@@ -67,6 +73,8 @@ export function createBars(now: () => number = Date.now, maxBars = MAX_BARS): Ba
         throw barred(bar)
       }
     },
+    list: () => [...bars.values()],
+    put,
     get size() {
       return bars.size
     },

@@ -42,6 +42,10 @@ export function endDisallowed(sessions: readonly LiveSession[], policy: Policy, 
 }
 
 /** Closes the windows that the policy would not open, and shortens the longer ones. Returns how many were closed. */
-export function closeDisallowedWindows(windows: JobWindows, policy: Policy, now: number): number {
+export function closeDisallowedWindows(
+  windows: Pick<JobWindows, 'closeDisallowed'>,
+  policy: Policy,
+  now: number,
+): number {
   return windows.closeDisallowed((principal, grant) => stillGranted(policy, principal, grant, now), now)
 }

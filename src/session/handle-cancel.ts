@@ -8,19 +8,11 @@ export async function handleCancel(
   identity: SessionIdentity,
   proxy: ProxyContext,
 ): Promise<void> {
-  const found = proxy.cancelKeys.find(identity.client.address, request)
-  if ('session' in found) await found.session.cancel()
-  else {
+  const outcome = await proxy.cancel(identity.client.address, request)
+  if (outcome !== 'cancelled') {
+    const reason = outcome === 'unknown' ? 'cancel key unknown' : 'too many wrong cancel keys'
     proxy.recorder.event(
-      {
-        event: 'protocol.violation',
-        outcome: 'denied',
-        fields: {
-          pgusher: {
-            violation: { reason: found.refused === 'unknown' ? 'cancel key unknown' : 'too many wrong cancel keys' },
-          },
-        },
-      },
+      { event: 'protocol.violation', outcome: 'denied', fields: { pgusher: { violation: { reason } } } },
       identity,
     )
   }

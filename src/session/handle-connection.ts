@@ -45,7 +45,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
       if (stage === 'handshake' || stage === 'authenticate') socket.destroy()
     }, config.listen.handshake_timeout)
     scope.defer(() => clearTimeout(timer))
-    const leaveQueue = proxy.admission.enter(address)
+    const leaveQueue = await proxy.admission.enter(address)
     scope.defer(leaveQueue)
 
     // TLS, and what the job asks for.
@@ -88,7 +88,10 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     if (!decision.allowed) throw decision.error
     const { grant, matched } = decision
     identity.rule = { name: grant.rule, ruleset: grant.ruleset, version: grant.policyVersion }
-    const admission = admit({ principal, ticket, grant, address, issuer: config.issuers[principal.issuerName]! }, proxy)
+    const admission = await admit(
+      { principal, ticket, grant, address, issuer: config.issuers[principal.issuerName]! },
+      proxy,
+    )
     const asked = sanitiseStartup(parameters, { replicationAllowed: grant.replication })
     scope.defer(proxy.admission.startSession())
 

@@ -76,14 +76,17 @@ export interface Admitting extends Identified {
  * What the rule says of the way in, once it is known which rule that is.
  * @throws AccessError `token_expired`, `limit_rate`, `address_mismatch`, `ticket_scope`
  */
-export function admit(
+export async function admit(
   { principal, ticket, grant, address, issuer }: Admitting,
   proxy: Pick<ProxyContext, 'windows' | 'current'>,
-): AdmissionRecord {
+): Promise<AdmissionRecord> {
   const now = Date.now()
   if (ticket !== undefined) return admitTicket(ticket, { grant, address, issuer })
   const over = isOver({ exp: principal.expiresAt, iat: principal.issuedAt }, issuer, now)
-  const window = proxy.windows.admit({ principal, grant: inForce(proxy, principal, grant, now), address, over }, now)
+  const window = await proxy.windows.admit(
+    { principal, grant: inForce(proxy, principal, grant, now), address, over },
+    now,
+  )
   if (window === undefined) return { kind: 'token' }
   const { openedAt, closesAt, connections } = window
   return {
@@ -93,7 +96,7 @@ export function admit(
 }
 
 /** A reload since the decision has closed the windows that it found; none may be opened by the old policy behind it. */
-function inForce(proxy: Pick<ProxyContext, 'current'>, principal: Principal, grant: Grant, now: number): Grant {
+export function inForce(proxy: Pick<ProxyContext, 'current'>, principal: Principal, grant: Grant, now: number): Grant {
   const { policy } = proxy.current()
   const found = policy.version === grant.policyVersion ? grant : stillGranted(policy, principal, grant, now)
   if (found === undefined) throw policyChanged()

@@ -30,15 +30,22 @@ export interface OpenWindow extends JobWindow {
   rule: string
 }
 
-export interface JobWindows {
+/** What a connection needs of them; they may be kept by another process. */
+export interface WindowDoor {
   /** Whether a token has been let in by a rule with windows: an expired one is then worth a look at the policy. */
-  knows(tokenSha256: string): boolean
+  knows(tokenSha256: string): boolean | Promise<boolean>
   /** Changes nothing. @throws AccessError where `admit` would */
-  check(request: WindowRequest, now: number): void
+  check(request: WindowRequest, now: number): void | Promise<void>
   /**
    * @returns the window, or undefined where the rule has none or it is closed, and the token is valid by itself
    * @throws AccessError `token_expired` where no window of this rule is open, `address_mismatch`, `limit_rate`
    */
+  admit(request: WindowRequest, now: number): JobWindow | undefined | Promise<JobWindow | undefined>
+}
+
+export interface JobWindows extends WindowDoor {
+  knows(tokenSha256: string): boolean
+  check(request: WindowRequest, now: number): void
   admit(request: WindowRequest, now: number): JobWindow | undefined
   /** For jobs that are killed. @returns how many were open */
   closeJobs(jobKeys: ReadonlySet<string>, now: number): number

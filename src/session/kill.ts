@@ -8,8 +8,11 @@ import { AccessError } from '../errors.ts'
 import { PRESETS } from '../identity/presets/index.ts'
 import type { Principal } from '../identity/principal.ts'
 import { runPage, withoutAttempt } from '../identity/run-page.ts'
+import type { Bars } from './bars.ts'
+import type { JobWindows } from './job-windows.ts'
 import { type JobSummary, jobSummary } from './operator.ts'
 import type { ProxyContext, Snapshot } from './proxy-context.ts'
+import type { LiveSession } from './registry.ts'
 
 export interface KillTarget {
   by: 'session' | 'run' | 'job' | 'rule'
@@ -30,10 +33,11 @@ export type KillResult =
   | { ok: true; jobs: JobSummary[]; sessions: number; windows: number; tickets: number; problems: string[] }
   | { ok: false; code: 'not_found' | 'ambiguous' | 'malformed'; message: string }
 
-export type KillContext = Pick<
-  ProxyContext,
-  'registry' | 'windows' | 'bars' | 'tickets' | 'recorder' | 'current' | 'log'
->
+export interface KillContext extends Pick<ProxyContext, 'tickets' | 'recorder' | 'current' | 'log'> {
+  registry: { all(): readonly LiveSession[] | Promise<readonly LiveSession[]> }
+  windows: Pick<JobWindows, 'closeJobs' | 'listOpen'>
+  bars: Pick<Bars, 'size'> & { bar(...order: Parameters<Bars['bar']>): void | Promise<void> }
+}
 
 /** A job that holds a session or an open window now. */
 interface Candidate {
@@ -49,15 +53,16 @@ const MAX_LISTED = 50
 
 /** Bars first, so that nobody comes in behind it. @param now milliseconds since the epoch */
 export async function kill(order: KillOrder, proxy: KillContext, now: number): Promise<KillResult> {
-  const found = findJobs(order.target, proxy, now)
+  const found = await findJobs(order.target, proxy, now)
   if ('message' in found) return { ok: false, ...found }
   const { principals, jobKeys } = found
   const why = { user: operatorOf(order), reason: order.reason }
   const life = longestLife(proxy.current())
-  for (const jobKey of jobKeys) proxy.bars.bar({ jobKey }, why, life)
-  for (const runUrl of runUrls(order.target, principals)) proxy.bars.bar({ runUrl }, why, life)
+  const barred = [...jobKeys].map((jobKey) => ({ jobKey }))
+  const runs = runUrls(order.target, principals).map((runUrl) => ({ runUrl }))
+  await Promise.all([...barred, ...runs].map((target) => proxy.bars.bar(target, why, life)))
   const windows = proxy.windows.closeJobs(jobKeys, now)
-  const sessions = proxy.registry.all().filter(({ principal }) => jobKeys.has(principal.jobKey))
+  const sessions = (await proxy.registry.all()).filter(({ principal }) => jobKeys.has(principal.jobKey))
   const [only, ...others] = principals
   proxy.recorder.event(
     adminEvent(order, { jobs: [...jobKeys].slice(0, MAX_LISTED), sessions: sessions.length, windows }),
@@ -80,10 +85,14 @@ type Found =
   | { principals: Principal[]; jobKeys: Set<string> }
   | { code: 'not_found' | 'ambiguous' | 'malformed'; message: string }
 
-function findJobs(target: KillTarget, { registry, windows }: KillContext, now: number): Found {
+async function findJobs(
+  target: KillTarget,
+  { registry, windows }: Pick<KillContext, 'registry' | 'windows'>,
+  now: number,
+): Promise<Found> {
   const { by, value } = target
   const candidates: Candidate[] = [
-    ...registry.all().map(({ id, principal, grant }) => ({ principal, rule: grant.rule, session: id })),
+    ...(await registry.all()).map(({ id, principal, grant }) => ({ principal, rule: grant.rule, session: id })),
     ...windows.listOpen(now).map(({ principal, rule }) => ({ principal, rule })),
   ]
   const jobKey = by === 'job' ? normalised(value) : undefined

@@ -4,16 +4,28 @@ import { lstat, unlink } from 'node:fs/promises'
 import { connect, type ListenOptions, type Server } from 'node:net'
 import type { ListenAddress } from '../config/scalars.ts'
 
+export interface BindOptions {
+  /** A Unix socket that other users cannot open. */
+  ownerOnly?: boolean
+  /** Other processes of this user may listen on the same port. */
+  reusePort?: boolean
+}
+
 /**
- * @param ownerOnly a Unix socket that other users cannot open
  * @returns the address with the port that was taken where 0 was asked for. @throws the system's error, e.g. EADDRINUSE
  */
-export async function bindListener(server: Server, address: ListenAddress, ownerOnly = false): Promise<ListenAddress> {
+export async function bindListener(
+  server: Server,
+  address: ListenAddress,
+  { ownerOnly = false, reusePort = false }: BindOptions = {},
+): Promise<ListenAddress> {
   if (address.kind === 'unix') await removeStaleSocket(address.path)
   // A herd of jobs that starts at once waits in the kernel's queue and not in connection resets.
   const backlog = 4096
   const options =
-    address.kind === 'unix' ? { path: address.path, backlog } : { host: address.host, port: address.port, backlog }
+    address.kind === 'unix'
+      ? { path: address.path, backlog }
+      : { host: address.host, port: address.port, backlog, reusePort }
   if (ownerOnly) listenAsOwner(server, options)
   else server.listen(options)
   await once(server, 'listening')

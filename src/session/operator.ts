@@ -1,7 +1,7 @@
 /** What an operator sees of the jobs of now: their sessions and open windows. */
 import type { Principal } from '../identity/principal.ts'
-import type { OpenWindow } from './job-windows.ts'
-import type { ProxyContext } from './proxy-context.ts'
+import type { Bars } from './bars.ts'
+import type { JobWindows, OpenWindow } from './job-windows.ts'
 import type { LiveSession } from './registry.ts'
 
 /** Whose it is; absent where the token does not say. */
@@ -47,15 +47,27 @@ export interface Overview {
   barred: number
 }
 
+/** A session as far as an operator is shown it. */
+export type ShownSession = Pick<
+  LiveSession,
+  'id' | 'principal' | 'grant' | 'address' | 'startedAt' | 'admission' | 'busy' | 'statements'
+>
+
+export interface OverviewSources {
+  registry: { all(): readonly ShownSession[] | Promise<readonly ShownSession[]> }
+  windows: Pick<JobWindows, 'listOpen'>
+  bars: Pick<Bars, 'size'>
+}
+
 /** @param now milliseconds since the epoch */
-export function overview(
-  { registry, windows, bars }: Pick<ProxyContext, 'registry' | 'windows' | 'bars'>,
+export async function overview(
+  { registry, windows, bars }: OverviewSources,
   instance: string,
   now: number,
-): Overview {
+): Promise<Overview> {
   return {
     instance,
-    sessions: registry.all().map(sessionSummary),
+    sessions: (await registry.all()).map(sessionSummary),
     windows: windows.listOpen(now).map(windowSummary),
     barred: bars.size,
   }
@@ -72,7 +84,7 @@ export function jobSummary({ jobKey, issuerName, job }: Principal): JobSummary {
   }
 }
 
-function sessionSummary(session: LiveSession): SessionSummary {
+function sessionSummary(session: ShownSession): SessionSummary {
   const { id, principal, grant, address, startedAt, admission, busy, statements } = session
   return {
     ...{ id, ...jobSummary(principal), database: grant.database, role: grant.role, rule: grant.rule, address },

@@ -10,10 +10,10 @@ import type { Challenge } from '../sasl/oauthbearer.ts'
 import type { Logger } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { UpstreamTarget } from '../upstream/connect.ts'
-import type { Admission } from './admission.ts'
+import type { AdmissionDoor } from './admission.ts'
 import type { Bars } from './bars.ts'
-import type { CancelKeys } from './cancel-keys.ts'
-import type { JobWindows } from './job-windows.ts'
+import type { CancelKey, CancelOutcome, KeyTable } from './cancel-keys.ts'
+import type { WindowDoor } from './job-windows.ts'
 import type { LiveSession, Registry } from './registry.ts'
 import type { WarmUpstreams } from './warm-upstreams.ts'
 
@@ -34,19 +34,25 @@ export interface Snapshot {
  */
 export type ServeHttp = (stream: TLSSocket, identity: SessionIdentity) => Promise<void>
 
-export interface ProxyContext {
-  current(): Snapshot
-  draining(): boolean
-  admission: Admission
-  registry: Registry
-  cancelKeys: CancelKeys<LiveSession>
-  leases: Leases
-  warm: WarmUpstreams
-  windows: JobWindows
+/** What there is once for all connections, also where several processes carry them. */
+export interface SharedState {
+  admission: AdmissionDoor
+  leases: Pick<Leases, 'acquire'>
+  windows: WindowDoor
   /** Jobs that an operator has ended. */
-  bars: Bars
+  bars: Pick<Bars, 'refuse'>
   /** Undefined where the configuration has no key for them. */
   readonly tickets: Tickets | undefined
+  /** Passes a CancelRequest of that address on to the session whose key it has, wherever that is. */
+  cancel(address: string, request: CancelKey): Promise<CancelOutcome>
+}
+
+export interface ProxyContext extends SharedState {
+  current(): Snapshot
+  draining(): boolean
+  registry: Registry
+  cancelKeys: Pick<KeyTable<LiveSession>, 'issue'>
+  warm: WarmUpstreams
   http: ServeHttp
   recorder: Recorder
   metrics: Metrics

@@ -1,5 +1,5 @@
 /** Prometheus metrics, in a registry of their own. Labels come from closed sets only: nothing that a client chose. */
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
 export type SessionOutcome = 'success' | 'failure' | 'denied'
 export type StatementOutcome = 'success' | 'failure' | 'denied' | 'unknown'
@@ -32,6 +32,9 @@ export interface LiveGauges {
   auditEvents?: () => number
 }
 
+/** A metric with its values, as prom-client has it. */
+export type MetricFamily = Omit<Awaited<ReturnType<Registry['getMetricsAsJSON']>>[number], 'collect'>
+
 export interface Metrics {
   /** A connection was accepted. */
   connection(): void
@@ -51,8 +54,12 @@ export interface Metrics {
   /** The version in force (SHA-256 of the policy); the one before it disappears. */
   policyVersion(version: string): void
   policyReload(outcome: ReloadOutcome): void
-  /** Text in Prometheus' exposition format. */
-  render(): Promise<string>
+  /** Gauges that are read when they are asked for. */
+  watch(live: LiveGauges): void
+  /** As plain data, for another process. */
+  collect(): Promise<MetricFamily[]>
+  /** Text in Prometheus' exposition format; `others` are of other processes. */
+  render(others?: readonly MetricFamily[][]): Promise<string>
   contentType: string
 }
 
@@ -140,8 +147,16 @@ function statementCounter(registry: Registry): (outcome: StatementOutcome, count
   return (outcome, count) => void counts.set(outcome, (counts.get(outcome) ?? 0) + count)
 }
 
-export function createMetrics(live: LiveGauges = {}): Metrics {
+/** Each value has the label of its process, so nothing is summed up. */
+function merged(all: readonly (readonly MetricFamily[])[]): Registry {
+  // prom-client would leave out what cannot be summed up, such as a process's start.
+  return AggregatorRegistry.aggregate(all.map((own) => own.map((family) => ({ ...family, aggregator: 'sum' }))))
+}
+
+/** @param process a label for all of them, where there are several processes */
+export function createMetrics(live: LiveGauges = {}, process?: string): Metrics {
   const registry = new Registry()
+  if (process !== undefined) registry.setDefaultLabels({ worker: process })
   const count = counters(registry)
   const countStatements = statementCounter(registry)
   const steps = new Histogram({
@@ -175,7 +190,12 @@ export function createMetrics(live: LiveGauges = {}): Metrics {
       policy.set({ version }, 1)
     },
     policyReload: (outcome) => count.reloads.inc({ outcome }),
-    render: () => registry.metrics(),
+    watch: (more) => registerGauges(registry, more),
+    collect: () => registry.getMetricsAsJSON(),
+    async render(others = []) {
+      if (others.length === 0) return registry.metrics()
+      return merged([await registry.getMetricsAsJSON(), ...others]).metrics()
+    },
     contentType: registry.contentType,
   }
 }

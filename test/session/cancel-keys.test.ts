@@ -1,28 +1,44 @@
 import { expect, test } from 'vitest'
-import { createCancelKeys } from '../../src/session/cancel-keys.ts'
+import { createCancelDesk, createKeyTable, PLACES, placeOf } from '../../src/session/cancel-keys.ts'
 
 test('invariant 18: a key opens its own session and no other, and none once it is forgotten', () => {
-  const keys = createCancelKeys<string>()
+  const keys = createKeyTable<string>()
   const one = keys.issue('one', 0)
   const two = keys.issue('two', 2)
   expect(one.key.length).toBe(4)
   expect(two.key.length).toBe(32)
-  expect(keys.find('10.0.0.1', one)).toEqual({ session: 'one' })
-  expect(keys.find('10.0.0.1', two)).toEqual({ session: 'two' })
-  expect(keys.find('10.0.0.1', { processId: one.processId, key: two.key })).toEqual({ refused: 'unknown' })
-  expect(keys.find('10.0.0.1', { processId: one.processId, key: Buffer.alloc(4) })).toEqual({ refused: 'unknown' })
+  expect(keys.find(one)).toBe('one')
+  expect(keys.find(two)).toBe('two')
+  expect(keys.find({ processId: one.processId, key: two.key })).toBeUndefined()
+  expect(keys.find({ processId: one.processId, key: Buffer.alloc(4) })).toBeUndefined()
   one.forget()
-  expect(keys.find('10.0.0.1', one)).toEqual({ refused: 'unknown' })
+  expect(keys.find(one)).toBeUndefined()
 })
 
-test('invariant 18: an address that guesses is ignored for a while, others are not', () => {
+test('a process id says which process has the key, and fits into 31 bits', () => {
+  for (const place of [0, 1, PLACES - 1]) {
+    const keys = createKeyTable<string>(place)
+    for (let i = 0; i < 200; i++) {
+      const { processId } = keys.issue('session', 0)
+      expect(placeOf(processId)).toBe(place)
+      expect(processId > 0 && processId <= 0x7fffffff).toBe(true)
+    }
+  }
+  // What a client makes up has a place too, which nobody may have.
+  expect(placeOf(-1)).toBe(PLACES - 1)
+})
+
+test('invariant 18: an address that guesses is ignored for a while, others are not', async () => {
   let now = 0
-  const keys = createCancelKeys<string>(() => now)
+  const keys = createKeyTable<string>()
   const real = keys.issue('session', 2)
-  for (let i = 0; i < 20; i++)
-    expect(keys.find('evil', { processId: i, key: Buffer.alloc(32) })).toEqual({ refused: 'unknown' })
-  expect(keys.find('evil', real)).toEqual({ refused: 'too_many' })
-  expect(keys.find('good', real)).toEqual({ session: 'session' })
+  const ask = createCancelDesk(
+    async (request) => keys.find(request) !== undefined,
+    () => now,
+  )
+  for (let i = 0; i < 20; i++) expect(await ask('evil', { processId: i, key: Buffer.alloc(32) })).toBe('unknown')
+  expect(await ask('evil', real)).toBe('too_many')
+  expect(await ask('good', real)).toBe('cancelled')
   now += 60_000
-  expect(keys.find('evil', real)).toEqual({ session: 'session' })
+  expect(await ask('evil', real)).toBe('cancelled')
 })
