@@ -7,7 +7,8 @@ import { startRelay } from '../../src/session/relay.ts'
 
 const [port, upstreamPort] = process.argv.slice(2).map(Number)
 
-const NO_AUDIT = { statement: () => {}, prefetch: () => {}, event: () => {} }
+const UNREAD = { settled: false, parsed: false, statements: [], text: undefined, normalized: undefined, secret: false }
+const NO_AUDIT = { statement: () => {}, prefetch: () => {}, event: () => {}, read: () => UNREAD }
 const GRANT = {
   ...{
     rule: 'bench',

@@ -1,4 +1,5 @@
 /** What is known of a SQL text without running it. */
+import type { Needs } from './sql-needs.ts'
 
 /** pgaudit's words; `unknown` for what PostgreSQL's grammar does not read, or did not read in time. */
 export type StatementClass = 'READ' | 'WRITE' | 'FUNCTION' | 'ROLE' | 'DDL' | 'MISC' | 'MISC_SET' | 'unknown'
@@ -18,7 +19,7 @@ export interface StatementFacts {
   secret: boolean
 }
 
-export interface ClassifiedStatement extends StatementFacts {
+export interface ClassifiedStatement extends StatementFacts, Needs {
   /** Where it stands in the text, in bytes of UTF-8. */
   start: number
   length: number

@@ -1,6 +1,7 @@
 /** What the rest of pgusher sees of the audit: `open.ts` makes a Recorder from the configuration. */
 import type { TextMode } from '../config/schema.ts'
 import type { Principal } from '../identity/principal.ts'
+import type { Classification } from './classification.ts'
 
 export type Outcome = 'success' | 'failure' | 'denied' | 'would_deny' | 'unknown'
 
@@ -65,6 +66,8 @@ export interface StatementRecord {
   sqlstate: string | undefined
   /** `not_executed` for what an aborted pipeline skipped, `connection_lost`, `killed`; undefined otherwise. */
   errorType: string | undefined
+  /** Why it was denied, as JSON: an object. */
+  decision?: string | undefined
   /** FunctionCall only. */
   functionOid: number | undefined
   /** Parameters of the execution, only where recording them is switched on. */
@@ -85,6 +88,8 @@ export interface SessionAudit {
   statement(record: StatementRecord): void
   /** Asks for the classification of a text ahead of the statement's end, so that the event need not wait for it. */
   prefetch(text: string): void
+  /** What a statement of this text does, for who decides whether it may run: at once where it is known. Never rejects. */
+  read(text: string): Classification | Promise<Classification>
   event(event: AuditEvent): void
 }
 

@@ -66,6 +66,7 @@ export function sessionAudit(parts: SessionAuditParts, identity: SessionIdentity
     prefetch(text) {
       if (classifier.peek(text) === undefined) void classifier.classify(text)
     },
+    read: (text) => classifier.decide(text),
     event(event) {
       stream.record(event, { identity, sessionSeq: ++sessionSeq, textMode })
     },

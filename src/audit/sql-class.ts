@@ -1,7 +1,8 @@
 /** pgaudit's class of a statement, from PostgreSQL's own parse tree. What it can do counts, not what it says first. */
 import type { StatementClass } from './classification.ts'
 import { KNOWN_FUNCTIONS } from './known-functions.ts'
-import { type Fields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
+import { type Fields, isFields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
+import { type Needs, needsOf } from './sql-needs.ts'
 import { type Names, namesIn } from './sql-tables.ts'
 
 /** As pgaudit and PostgreSQL's GetCommandLogLevel sort them; what is not here changes the schema: DDL. */
@@ -69,6 +70,12 @@ function analyzes(explain: Fields): boolean {
 /** libpg-query leaves members out that are zero. */
 const isZero = (fields: Fields): boolean => fields['ival'] === 0 || Object.keys(fields).length === 0
 
+/** SELECT INTO. Of a UNION the leftmost has it. */
+function makesTable(select: Fields): boolean {
+  for (let one: unknown = select; isFields(one); one = one['larg']) if (one['intoClause'] !== undefined) return true
+  return false
+}
+
 function classOfNode(type: string, fields: Fields, names: Names): StatementClass {
   if (type === 'ExplainStmt' || type === 'PrepareStmt' || type === 'DeclareCursorStmt') {
     if (type === 'ExplainStmt' && !analyzes(fields)) return 'MISC'
@@ -81,7 +88,7 @@ function classOfNode(type: string, fields: Fields, names: Names): StatementClass
     const query = nodeOf(fields['query'])
     return query === undefined ? 'READ' : classOfNode(query.type, query.fields, names)
   }
-  if (type === 'SelectStmt' && fields['intoClause'] !== undefined) return 'DDL'
+  if (type === 'SelectStmt' && makesTable(fields)) return 'DDL'
   if (type === 'RenameStmt' && fields['renameType'] === 'OBJECT_ROLE') return 'ROLE'
   const own = CLASS_OF[type] ?? 'DDL'
   if (own !== 'READ') return own
@@ -145,7 +152,7 @@ function holdsSecret(type: string, fields: Fields): boolean {
   })
 }
 
-export interface NodeFacts {
+export interface NodeFacts extends Needs {
   class: StatementClass
   tables: string[]
   tablesComplete: boolean
@@ -154,19 +161,22 @@ export interface NodeFacts {
   secret: boolean
 }
 
+const NO_FACTS: NodeFacts = {
+  ...{ class: 'unknown', tables: [], tablesComplete: false, summary: '', secret: false },
+  ...{ needs: undefined, guards: [] },
+}
+
 /** @param statement a statement's node, `{ "SelectStmt": { … } }` */
 export function factsOf(statement: unknown): NodeFacts {
   const node = nodeOf(statement)
-  if (node === undefined) return { class: 'unknown', tables: [], tablesComplete: false, summary: '', secret: false }
+  if (node === undefined) return NO_FACTS
   const { type, fields } = node
   const names = namesIn(statement)
   const hidden =
     names.unqualified || !names.functions.every(harmless) || names.statements.some((s) => HIDES_TABLES.has(s))
+  const [label, summary] = [classOfNode(type, fields, names), summaryOf(type, fields, names)]
   return {
-    class: classOfNode(type, fields, names),
-    tables: names.tables,
-    tablesComplete: !hidden,
-    summary: summaryOf(type, fields, names),
-    secret: holdsSecret(type, fields),
+    ...{ class: label, tables: names.tables, tablesComplete: !hidden, summary, secret: holdsSecret(type, fields) },
+    ...needsOf(statement, label, summary),
   }
 }

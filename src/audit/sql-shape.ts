@@ -13,8 +13,8 @@ const MAX_UNITS = 4 * 1024
 /** Statements of data only: in others a literal is more often part of what is done. */
 const DATA = /^\s*(?:select|insert|update|delete|values|with)\b/i
 const NEEDS_LEXER = /["$\\]|--|\/\*|[^\t\n\r\x20-\x7e]/
-/** The literal behind one of these changes the type (float(24), interval(3), localtime(3)), or a cast may read it. */
-const NEEDS_PARSER = /\b(?:float|interval|precision)\b|\b(?:local|current_)time(?:stamp)?\s*\(|::/i
+/** The literal behind one of these changes the type (float(24), interval(3), localtime(3)), or a cast may read it, or it names a setting. */
+const NEEDS_PARSER = /\b(?:float|interval|precision)\b|set_config|\b(?:local|current_)time(?:stamp)?\s*\(|::/i
 /**
  * A quoted literal of characters that no scheme, password or inner statement can be made of, or a whole number that fits into 32 bits: a
  * larger one is another token in PostgreSQL's grammar. The quote of E'', B'', U&'' begins none, and is left.

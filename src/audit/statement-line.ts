@@ -60,7 +60,7 @@ function rare(record: StatementRecord, secret: boolean): string {
     json += `,"statement_name":${jsonStringWithin(record.statementName, MAX_NAME_BYTES).json}`
   }
   if (record.functionOid !== undefined) json += `,"function_oid":${record.functionOid}`
-  if (record.outcome === 'denied') json += ',"decision":{"stage":"session","code":"statement_not_allowed"}'
+  if (record.decision !== undefined) json += `,"decision":${record.decision}`
   // Parameters of a statement that holds a password are most likely part of it.
   if (record.parameters !== undefined && !secret) json += `,"parameters":[${parameterList(record.parameters)}]`
   return json

@@ -2,9 +2,9 @@
  * After an error in the extended protocol the backend reads and throws away what comes, until Sync. An execution among it was sent,
  * so it is on record: the Execute of what failed to parse or bind carries that error, the others were not executed.
  */
-import { BIND, EXECUTE, PARSE } from './answer-queue.ts'
+import { BIND, EXECUTE, PARSE, QUERY } from './answer-queue.ts'
 import type { NamedStatement } from './name-map.ts'
-import { isExecution, type Pending } from './pending.ts'
+import { deniedBy, isExecution, type Pending } from './pending.ts'
 import type { SessionNames } from './session-names.ts'
 import type { StatementRecords } from './statement-records.ts'
 
@@ -33,7 +33,11 @@ export class DiscardedPipeline {
   /** `kind` and `entry` met an error. An Execute has its record already. */
   begin(kind: number, entry: Pending | undefined, sqlstate: string): void {
     this.active = true
-    if (kind === EXECUTE) return
+    if (kind !== EXECUTE) this.#fail(kind, entry, sqlstate)
+  }
+
+  #fail(kind: number, entry: Pending | undefined, sqlstate: string): void {
+    this.#recordFailed()
     const named = entry !== undefined && (kind === PARSE || kind === BIND)
     this.#failed = { kind, entry, statement: named ? this.#names.statementOf(kind, entry) : undefined, sqlstate }
   }
@@ -41,14 +45,23 @@ export class DiscardedPipeline {
   add(kind: number, entry: Pending | undefined): void {
     if (entry === undefined) return
     this.#names.nameTentatively(kind, entry)
+    // Whether PostgreSQL came as far as to refuse it or not: it was denied, once.
+    if (kind === PARSE && entry.refusal !== undefined && this.#failed?.entry !== entry)
+      this.#fail(kind, entry, entry.refusal.sqlstate)
     if (!isExecution(kind)) return
     const statement = this.#names.statementOf(kind, entry)
     const failed = this.#failed
     const carries = failed !== undefined && kind === EXECUTE && isOf(failed, statement)
-    const end = carries ? { sqlstate: failed.sqlstate } : { errorType: 'not_executed' }
     if (carries) this.#failed = undefined
     else this.#recordFailed()
-    this.#records.add(kind, entry, statement, { outcome: 'failure', ...end })
+    const refusal = carries ? failed.entry?.refusal : kind === QUERY ? entry.refusal : undefined
+    const end = carries ? { sqlstate: failed.sqlstate } : { errorType: 'not_executed' }
+    this.#records.add(
+      kind,
+      entry,
+      statement,
+      refusal === undefined ? { outcome: 'failure', ...end } : deniedBy(refusal),
+    )
   }
 
   end(): void {
@@ -63,7 +76,9 @@ export class DiscardedPipeline {
     this.#failed = undefined
     if (kind === undefined || entry === undefined || statement === undefined) return
     const errorType = kind === PARSE ? 'parse_failed' : 'bind_failed'
-    this.#records.add(kind, entry, statement, { outcome: 'failure', sqlstate, errorType })
+    const { refusal } = entry
+    const end = refusal === undefined ? { outcome: 'failure' as const, sqlstate, errorType } : deniedBy(refusal)
+    this.#records.add(kind, entry, statement, end)
   }
 }
 

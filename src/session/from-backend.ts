@@ -25,17 +25,19 @@ export interface BackendRules {
 
 export const maxBackendLength = (): number => MAX_MESSAGE_LENGTH
 
-const FUNCTION_CALL_REFUSED = errorResponse({
-  severity: 'ERROR',
-  sqlstate: '42501',
-  message: 'FunctionCall denied: the rule that let this job in does not grant function_call',
-  hint: 'Call the function by SQL, or ask the operator for "function_call: true" in the rule.',
-})
+/** PostgreSQL ends the session where the job waits for a refusal: that is the news. */
+function fatalOf(fields: Map<string, string>): Buffer {
+  const sqlstate = sqlstateOf(fields) ?? 'XX000'
+  return errorResponse({ severity: 'FATAL', sqlstate, message: fields.get('M') ?? 'PostgreSQL ends the session' })
+}
 
 const AMBIGUOUS =
   'protocol violation: messages behind a COPY that failed, and a Sync of which only PostgreSQL knows whether the COPY took it'
 
 export function createBackendHandler(tracker: StatementTracker, rules: BackendRules): FrameHandler {
+  /** In place of the error at hand. */
+  let instead: Buffer | undefined
+
   function refuse(what: string): number {
     rules.stop('protocol', new AccessError('upstream_lost', `session ended: PostgreSQL sent ${what}`))
     return STOP
@@ -69,7 +71,8 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
         break
       case B.ErrorResponse:
         tracker.received(length + HEADER)
-        return tracker.errorIsOurs() ? DROP + ERROR_PREFIX : ERROR_PREFIX
+        instead = tracker.errorInstead()
+        return instead === undefined ? ERROR_PREFIX : DROP + ERROR_PREFIX
       case B.ParameterStatus:
         return STATUS_PREFIX
       default:
@@ -124,6 +127,7 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
     const fatal = severity === 'FATAL' || severity === 'PANIC'
     tracker.error(sqlstateOf(fields) ?? 'XX000', fatal)
     if (fatal) rules.onFatal()
+    if (fatal && instead !== undefined) instead = fatalOf(fields)
     if (tracker.ambiguous) rules.stop('protocol', new AccessError('protocol_violation', AMBIGUOUS))
     return !tracker.ambiguous
   }
@@ -135,5 +139,5 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
     rules.onParameter(buffer.toString('utf8', start, nameEnd), buffer.toString('utf8', nameEnd + 1, valueEnd))
   }
 
-  return { onHeader, onBody, onDropped: () => rules.inject(FUNCTION_CALL_REFUSED) }
+  return { onHeader, onBody, onDropped: () => rules.inject(instead!) }
 }

@@ -3,9 +3,11 @@
  * Source: PostgreSQL documentation, "Message Formats"; length limits as in src/backend/tcop/postgres.c (SocketBackend).
  */
 import { AccessError } from '../errors.ts'
+import { errorResponse } from '../wire/backend.ts'
 import { FrontendMessage as F, MAX_MESSAGE_LENGTH } from '../wire/constants.ts'
 import { DROP, type FrameHandler, STOP } from '../wire/frame-scanner.ts'
 import type { StatementText } from './name-map.ts'
+import type { Refusal } from './pending.ts'
 import { createLongText, type LongText, MAX_TEXT_BYTES, type TextDecoderFunction, wholeText } from './statement-text.ts'
 import type { StatementTracker } from './statement-tracker.ts'
 
@@ -17,6 +19,16 @@ const NAMES_PREFIX = 2_048
 /** Bytes of a name, so that it leaves room for the text behind it. PostgreSQL itself looks at 63. */
 const MAX_NAME = 1_000
 const HEADER = 5
+
+const FUNCTION_CALL_REFUSED = 'FunctionCall denied: the rule that let this job in does not grant function_call'
+const FUNCTION_CALL_REFUSAL: Refusal = {
+  sqlstate: '42501',
+  decision: JSON.stringify({ stage: 'session', code: 'statement_not_allowed', message: FUNCTION_CALL_REFUSED }),
+  frame: errorResponse({
+    ...{ severity: 'ERROR', sqlstate: '42501', message: FUNCTION_CALL_REFUSED },
+    hint: 'Call the function by SQL, or ask the operator for "function_call: true" in the rule.',
+  }),
+}
 
 /** Fails upstream in the state that the job's own message would have met, so that transaction and pipeline stay right. */
 const FAILING_QUERY = Buffer.from('Q\0\0\0\x14pgusher refused\0', 'latin1')
@@ -251,7 +263,8 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
   function onFunctionCall(buffer: Buffer, start: number, end: number, length: number): boolean {
     if (end - start < 8) return violation('FunctionCall is too short')
     const parameters = functionArguments(buffer, start + 4, end)
-    tracker.functionCall(buffer.readUInt32BE(start), parameters, length + HEADER, !rules.functionCall)
+    const refusal = rules.functionCall ? undefined : FUNCTION_CALL_REFUSAL
+    tracker.functionCall(buffer.readUInt32BE(start), parameters, length + HEADER, refusal)
     return true
   }
 

@@ -6,6 +6,15 @@ import { EXECUTE, FUNCTION_CALL, QUERY } from './answer-queue.ts'
 import type { CommandTag } from './command-tag.ts'
 import type { StatementText } from './name-map.ts'
 
+/** Why a Query, Parse or FunctionCall goes upstream as one that fails in its place. */
+export interface Refusal {
+  sqlstate: string
+  /** For the record, as JSON: an object. */
+  decision: string
+  /** The ErrorResponse that the job gets. */
+  frame: Buffer
+}
+
 export interface Pending {
   text: StatementText | undefined
   /** Statement name of Parse, Bind and Close. */
@@ -16,8 +25,8 @@ export interface Pending {
   sentAt: number
   oid: number
   parameters: string[] | undefined
-  /** Sent upstream as something that fails, because the rule does not grant it. */
-  refused: boolean
+  /** It went upstream as something that fails, because the rule does not allow it. */
+  refusal: Refusal | undefined
   /** At least one record was made of it. */
   recorded: boolean
   /** It met an error: nothing more of it runs. A FATAL that follows an ERROR is no second execution. */
@@ -30,6 +39,11 @@ export interface Ending {
   sqlstate?: string | undefined
   errorType?: string | undefined
   tag?: CommandTag | undefined
+  decision?: string | undefined
+}
+
+export function deniedBy({ sqlstate, decision }: Refusal): Ending {
+  return { outcome: 'denied', sqlstate, decision }
 }
 
 export function pendingOf(
@@ -47,7 +61,7 @@ export function pendingOf(
     sentAt,
     oid: 0,
     parameters: undefined,
-    refused: false,
+    refusal: undefined,
     recorded: false,
     failed: false,
   }

@@ -23,6 +23,8 @@ export interface Pump {
   /** Holds the source back for a reason other than a full destination, until `release`. */
   hold(): void
   release(): void
+  /** As `release`, for a scanner that kept something to itself: it is called with no bytes. */
+  again(): void
   /** Removes all listeners; the sockets stay. */
   detach(): void
 }
@@ -37,6 +39,8 @@ export interface PumpHooks {
   /** Something threw. Nothing is read any more; what a throw leaves behind is not to be written to. */
   onFailure(error: unknown): void
 }
+
+const NOTHING = Buffer.alloc(0)
 
 export function createPump(source: Socket, destination: Socket, scanner: FrameScanner, hooks: PumpHooks): Pump {
   let bytes = 0
@@ -121,6 +125,11 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
       if (!held) return
       held = false
       if (!full) source.resume()
+    },
+    again() {
+      held = false
+      onData(NOTHING)
+      if (!held && !full) source.resume()
     },
     detach() {
       reader.stop()

@@ -11,6 +11,7 @@ import type { Grant } from '../policy/types.ts'
 import { createFrameScanner } from '../wire/frame-scanner.ts'
 import { createBackendHandler, maxBackendLength } from './from-backend.ts'
 import { createFrontendHandler, maxFrontendLength } from './from-frontend.ts'
+import { limitStatements } from './limit-statements.ts'
 import { mayMakeSetting } from './own-settings.ts'
 import { createPump, type Pump } from './pump.ts'
 import { decoderFor } from './statement-text.ts'
@@ -33,6 +34,8 @@ export interface RelayOptions {
   upstream: Socket
   upstreamRest: Buffer
   clientEncoding: string
+  /** `standard_conforming_strings`; on without it. */
+  standardStrings?: string | undefined
   grant: Grant
   audit: SessionAudit
   recorder: Pick<Recorder, 'accepting'>
@@ -89,18 +92,20 @@ export function startRelay(options: RelayOptions): Relay {
   let refused: { reason: EndReason; error: AccessError } | undefined
 
   const tracker = new StatementTracker(recordStatement)
-  const clientScanner = createFrameScanner(
-    createFrontendHandler(tracker, {
-      functionCall: grant.functionCall,
-      auditAccepts: () => options.recorder.accepting,
-      decode: () => decode,
-      prefetch,
-      inject: (bytes) => fromClient.inject(bytes),
-      stop: refuse,
-      onTerminate,
-    }),
-    maxFrontendLength,
-  )
+  const inject = (bytes: Buffer): void => fromClient.inject(bytes)
+  const frontend = createFrontendHandler(tracker, {
+    functionCall: grant.functionCall,
+    auditAccepts: () => options.recorder.accepting,
+    decode: () => decode,
+    ...{ prefetch, inject, stop: refuse, onTerminate },
+  })
+  const limit = limitStatements(frontend, tracker, {
+    ...{ grant, read: audit.read, inject },
+    parameters: { clientEncoding: options.clientEncoding, standardStrings: options.standardStrings ?? 'on' },
+    ...{ hold: () => fromClient.hold(), resume: () => fromClient.again() },
+    end: (error) => endSession('policy', error),
+  })
+  const clientScanner = limit?.scanner ?? createFrameScanner(frontend, maxFrontendLength)
   const upstreamScanner = createFrameScanner(
     createBackendHandler(tracker, {
       replication: grant.replication,
@@ -108,6 +113,7 @@ export function startRelay(options: RelayOptions): Relay {
       stop: refuse,
       onParameter: (name, value) => {
         if (name === 'client_encoding') decode = decoderFor(value)
+        limit?.follow(name, value)
       },
       onFatal: () => {
         fatalSeen = true
@@ -128,7 +134,7 @@ export function startRelay(options: RelayOptions): Relay {
   const fromUpstream: Pump = createPump(upstream, client, upstreamScanner, {
     beforeChunk: readClock,
     afterChunk: () => {
-      if (tracker.backlog < BACKLOG_LOW) fromClient.release()
+      if (tracker.backlog < BACKLOG_LOW && limit?.scanner.waiting !== true) fromClient.release()
     },
     onFailure: failed,
     onStop: () => stopped(upstreamScanner.violation, 'upstream'),
@@ -270,6 +276,11 @@ export function startRelay(options: RelayOptions): Relay {
   /** FIN from the job. With Terminate before it, or nothing running, PostgreSQL is told at once and says the rest itself. */
   function clientEnded(): void {
     if (handedBack) return
+    // What it sent before is on its way to PostgreSQL once it is decided.
+    if (limit?.scanner.waiting) {
+      limit.scanner.whenFree(clientEnded)
+      return
+    }
     upstream.end()
     end ??= { reason: 'client', error: undefined }
     if (terminated) return

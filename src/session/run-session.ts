@@ -67,10 +67,14 @@ export async function runSession(parts: SessionParts): Promise<void> {
     upstream: connection.socket,
     upstreamRest: connection.rest,
     clientEncoding: connection.parameterStatus.get('client_encoding') ?? 'UTF8',
+    standardStrings: connection.parameterStatus.get('standard_conforming_strings'),
     grant,
     audit,
     recorder: proxy.recorder,
-    onStatement: (outcome) => proxy.metrics.statements(outcome === 'would_deny' ? 'denied' : outcome),
+    onStatement: (outcome) => {
+      proxy.metrics.statements(outcome === 'would_deny' ? 'denied' : outcome)
+      if (outcome === 'denied') proxy.metrics.denial('statement_not_allowed')
+    },
     ...{ cancel, handBack },
     onFailure: (err) => proxy.log.error({ err, session: identity.sessionId }, 'a session failed in an unexpected way'),
   })

@@ -142,6 +142,7 @@ export class StatementRecords {
       outcome: end.outcome,
       sqlstate: end.sqlstate,
       errorType: end.errorType,
+      decision: end.decision,
       functionOid: kind === FUNCTION_CALL ? entry.oid : undefined,
       parameters: entry.parameters,
     }

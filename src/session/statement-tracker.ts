@@ -27,7 +27,17 @@ import {
 import { type CommandTag, parseCommandTag } from './command-tag.ts'
 import { DiscardedPipeline } from './discarded-pipeline.ts'
 import { EMPTY_STATEMENT, NO_TEXT, type StatementText } from './name-map.ts'
-import { type Ending, isBlank, isExecution, mayHoldMore, type Pending, pendingOf, weightOf } from './pending.ts'
+import {
+  deniedBy,
+  type Ending,
+  isBlank,
+  isExecution,
+  mayHoldMore,
+  type Pending,
+  pendingOf,
+  type Refusal,
+  weightOf,
+} from './pending.ts'
 import { SessionNames } from './session-names.ts'
 import { type SessionTotals, StatementRecords, type TransactionStatus } from './statement-records.ts'
 
@@ -45,6 +55,8 @@ export class StatementTracker {
   running = 0
   /** It cannot be told any more which of the executions sent have run. */
   ambiguous = false
+  /** Of the Query or Parse that comes next: it goes upstream as one that fails. */
+  refusal: Refusal | undefined
 
   readonly #records: StatementRecords
   readonly #queue = new AnswerQueue<Pending>(weightOf)
@@ -102,11 +114,11 @@ export class StatementTracker {
   // What the job sends.
 
   query(text: StatementText, bytes: number): void {
-    this.#send(QUERY, this.#pending(text, '', '', bytes))
+    this.#sendText(QUERY, this.#pending(text, '', '', bytes))
   }
 
   parse(name: string, text: StatementText, bytes: number): void {
-    this.#send(PARSE, this.#pending(text, name, '', bytes))
+    this.#sendText(PARSE, this.#pending(text, name, '', bytes))
   }
 
   bind(portal: string, statement: string, bytes: number): void {
@@ -134,9 +146,9 @@ export class StatementTracker {
     } else this.#send(SYNC, undefined)
   }
 
-  /** @param refused it goes upstream as a Query that fails */
-  functionCall(oid: number, parameters: string[] | undefined, bytes: number, refused: boolean): void {
-    this.#send(FUNCTION_CALL, { ...this.#pending(undefined, '', '', bytes), oid, parameters, refused })
+  /** @param refusal where it goes upstream as a Query that fails */
+  functionCall(oid: number, parameters: string[] | undefined, bytes: number, refusal: Refusal | undefined): void {
+    this.#send(FUNCTION_CALL, { ...this.#pending(undefined, '', '', bytes), oid, parameters, refusal })
   }
 
   copyData(bytes: number): void {
@@ -205,9 +217,9 @@ export class StatementTracker {
     this.#records.copy = 'copy_out'
   }
 
-  /** True when the error belongs to a message that pgusher refused: the caller puts its own in the place. */
-  errorIsOurs(): boolean {
-    return this.#headOf(EXECUTIONS) === FUNCTION_CALL && this.#queue.head()?.refused === true
+  /** What the job gets in place of the error that comes, where that belongs to a message which pgusher refused. */
+  errorInstead(): Buffer | undefined {
+    return this.#headOf(ANY) === 0 ? undefined : this.#queue.head()?.refusal?.frame
   }
 
   /** @param fatal the connection ends with it, whatever was to be done */
@@ -218,10 +230,8 @@ export class StatementTracker {
     if (kind === 0 || kind === SYNC) return
     this.#strays = 0
     if (isExecution(kind) && entry !== undefined && !entry.failed) {
-      this.#records.add(kind, entry, this.#names.statementOf(kind, entry), {
-        outcome: entry.refused ? 'denied' : 'failure',
-        sqlstate,
-      })
+      const end = entry.refusal === undefined ? { outcome: 'failure' as const, sqlstate } : deniedBy(entry.refusal)
+      this.#records.add(kind, entry, this.#names.statementOf(kind, entry), end)
       entry.failed = true
     }
     if (this.copyIn) this.#strays = this.#ignoredSyncs
@@ -256,6 +266,7 @@ export class StatementTracker {
     for (; this.#queue.length > 0; this.#queue.shift()) {
       const kind = this.#queue.headKind()
       const entry = this.#queue.head()
+      if (this.#refusedAtEnd(kind, entry)) continue
       this.#names.nameTentatively(kind, entry)
       // Of a Query with more statements than were answered the next one may have run.
       const over = entry?.failed || (entry?.recorded && !(kind === QUERY && mayHoldMore(entry.text)))
@@ -269,6 +280,11 @@ export class StatementTracker {
 
   #pending(text: StatementText | undefined, name: string, portal: string, bytes: number): Pending {
     return pendingOf(text, name, portal, bytes, this.#records.now)
+  }
+
+  #sendText(kind: number, entry: Pending): void {
+    if (this.refusal !== undefined) entry.refusal = this.refusal
+    this.#send(kind, entry)
   }
 
   #send(kind: number, entry: Pending | undefined): void {
@@ -365,7 +381,16 @@ export class StatementTracker {
     if (this.#queue.headKind() === SYNC) this.#discarded.end()
   }
 
+  /** The connection broke before the answer to a refused Parse, and what stands behind it up to Sync: none of it can have run. */
+  #refusedAtEnd(kind: number, entry: Pending | undefined): boolean {
+    if (kind === SYNC && this.#discarded.active) this.#discarded.end()
+    if (kind === PARSE && entry?.refusal !== undefined) this.#discarded.active = true
+    if (this.#discarded.active) this.#discarded.add(kind, entry)
+    return this.#discarded.active
+  }
+
   #addUnknown(kind: number, entry: Pending, errorType: string): void {
-    this.#records.add(kind, entry, this.#names.statementOf(kind, entry), { outcome: 'unknown', errorType })
+    const end = entry.refusal === undefined ? { outcome: 'unknown' as const, errorType } : deniedBy(entry.refusal)
+    this.#records.add(kind, entry, this.#names.statementOf(kind, entry), end)
   }
 }

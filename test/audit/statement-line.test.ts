@@ -22,6 +22,7 @@ const known = (text: string, tables: string[]): Classification => ({
       length: Buffer.byteLength(text),
       text,
       normalized: text,
+      ...{ needs: [], guards: [] },
     },
   ],
   text,

@@ -63,7 +63,7 @@ test('while anything that ReadyForQuery has to answer is open, and behind an err
     (one) => one.execute('', 10),
     (one) => one.close(0x53, 'a'),
     (one) => one.sync(),
-    (one) => one.functionCall(1, [], 10, false),
+    (one) => one.functionCall(1, [], 10, undefined),
   )
   const answer = fc.constantFrom<(one: StatementTracker) => void>(
     complete,

@@ -238,8 +238,9 @@ test('invariant 35: what has no outcome when the connection breaks is recorded a
 
 test('a refused FunctionCall is recorded as denied with its oid', () => {
   const s = start()
-  s.tracker.functionCall(1598, ['\\x00'], 30, true)
-  expect(s.tracker.errorIsOurs()).toBe(true)
+  const refusal = { sqlstate: '42501', decision: '{}', frame: Buffer.from('E') }
+  s.tracker.functionCall(1598, ['\\x00'], 30, refusal)
+  expect(s.tracker.errorInstead()).toBe(refusal.frame)
   s.tracker.error('42601')
   s.idle()
   expect(s.records.map((r) => [r.outcome, r.protocol, r.functionOid, r.parameters])).toEqual([

@@ -1,0 +1,195 @@
+/**
+ * What a rule about classes of statements must allow before a statement may run. Beside the class that is its label this counts what
+ * stands inside of it: CTEs that write, row locks, calls of functions. What a function, a trigger or a view does, nobody sees here.
+ */
+import type { AllowedClass } from '../config/schema.ts'
+import type { StatementClass } from './classification.ts'
+import { KNOWN_FUNCTIONS } from './known-functions.ts'
+import { dotted, type Fields, isFields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
+import { FUNCTION_CLASSES, LOCKING, NOTIFYING } from './sql-effects.ts'
+import { type Guard, modesOf, type SettingChange, setConfigOf, settingsOf } from './sql-settings.ts'
+
+export interface Need {
+  /** One of these is enough. */
+  classes: readonly AllowedClass[]
+  /** What needs it: `DELETE`, `function public.refresh`. Names are the job's. */
+  what: string
+}
+
+export interface Needs {
+  /** All must be met; none for what every session needs. Undefined: nobody can tell. */
+  needs: readonly Need[] | undefined
+  guards: readonly Guard[]
+}
+
+interface Collected {
+  /** By its classes: the first that needs them stands for all. */
+  needs: Map<string, Need>
+  guards: Set<Guard>
+}
+
+const ACCESS_SHARE = 1
+
+const WRITES: Readonly<Record<string, string>> = {
+  InsertStmt: 'INSERT',
+  UpdateStmt: 'UPDATE',
+  DeleteStmt: 'DELETE',
+  MergeStmt: 'MERGE',
+}
+/** Transaction control, cursors and names that this session made, and what only it notices. */
+const FREE = new Set([
+  'VariableShowStmt',
+  'FetchStmt',
+  'ClosePortalStmt',
+  'DeallocateStmt',
+  'DiscardStmt',
+  'ListenStmt',
+  'UnlistenStmt',
+  'ConstraintsSetStmt',
+])
+const MAINTENANCE: Readonly<Record<string, string>> = {
+  VacuumStmt: 'VACUUM or ANALYZE',
+  ClusterStmt: 'CLUSTER',
+  ReindexStmt: 'REINDEX',
+}
+const TWO_PHASE = /^TRANS_STMT_(?:PREPARE|COMMIT_PREPARED|ROLLBACK_PREPARED)$/
+
+function add(into: Collected, what: string, ...classes: readonly AllowedClass[]): void {
+  const key = classes.join()
+  if (!into.needs.has(key)) into.needs.set(key, { classes, what })
+}
+
+function addSetting(into: Collected, { name, identity, guard }: SettingChange): void {
+  if (identity) add(into, `SET ${name}`, 'MISC_SET')
+  if (name === undefined) add(into, 'set_config of a setting that the text does not name', 'FUNCTION')
+  if (guard !== undefined) into.guards.add(guard)
+}
+
+function addCall(into: Collected, fields: Fields): void {
+  const setting = setConfigOf(fields)
+  if (setting !== undefined) {
+    addSetting(into, setting)
+    return
+  }
+  const parts = nameParts(fields['funcname'])
+  const [first = '', second] = parts
+  const builtIn = second === undefined ? first : first === 'pg_catalog' && parts.length === 2 ? second : ''
+  if (KNOWN_FUNCTIONS.has(builtIn)) return
+  add(into, `function ${dotted(parts)}`, ...(FUNCTION_CLASSES.get(builtIn) ?? ['FUNCTION']))
+}
+
+/** What stands anywhere inside. */
+function addInside(into: Collected, value: unknown): void {
+  if (Array.isArray(value)) {
+    for (const item of value) addInside(into, item)
+    return
+  }
+  if (!isFields(value)) return
+  if (value['lockingClause'] !== undefined) add(into, 'SELECT with FOR UPDATE or FOR SHARE', 'WRITE')
+  if (value['intoClause'] !== undefined) add(into, 'SELECT INTO', 'DDL')
+  for (const [name, member] of Object.entries(value)) {
+    if (isFields(member)) addNode(into, name, member)
+    addInside(into, member)
+  }
+}
+
+function addNode(into: Collected, type: string, fields: Fields): void {
+  const writes = WRITES[type]
+  if (writes !== undefined) add(into, writes, 'WRITE')
+  if (type === 'FuncCall') addCall(into, fields)
+  if (type === 'A_Expr') {
+    // OPERATOR(schema.=) calls a function of that schema.
+    const operator = nameParts(fields['name'])
+    if (operator.length > 1 && operator[0] !== 'pg_catalog') add(into, `operator ${dotted(operator)}`, 'FUNCTION')
+  }
+  // An UPDATE of this view is set_config (its rule says so).
+  const target = fields['relation']
+  if (type === 'UpdateStmt' && isFields(target) && target['relname'] === 'pg_settings')
+    add(into, 'UPDATE of pg_settings', 'FUNCTION')
+}
+
+/** @returns false where nobody can tell */
+function addStatement(into: Collected, type: string, fields: Fields, label: StatementClass, summary: string): boolean {
+  switch (type) {
+    case 'PrepareStmt':
+    case 'DeclareCursorStmt':
+    case 'ExplainStmt': {
+      const inner = nodeOf(fields['query'])
+      if (inner === undefined) return false
+      // Without ANALYZE it runs what planning runs: functions that are declared immutable or stable.
+      if (type !== 'ExplainStmt' || label !== 'MISC')
+        return addStatement(into, inner.type, inner.fields, label, summary)
+      addCallsOf(into, inner.fields)
+      return true
+    }
+    case 'CopyStmt':
+      return addCopy(into, fields, label, summary)
+    case 'SelectStmt':
+    case 'ExecuteStmt':
+      if (type === 'SelectStmt') add(into, 'SELECT', 'READ')
+      addNested(into, type, fields)
+      return true
+    case 'CreateTableAsStmt':
+      add(into, summary, 'DDL')
+      addInside(into, fields['query'])
+      return true
+    case 'TransactionStmt':
+      if (TWO_PHASE.test(textOf(fields['kind']))) add(into, summary, 'WRITE')
+      for (const change of modesOf(listOf(fields['options']))) addSetting(into, change)
+      return true
+    case 'VariableSetStmt':
+      for (const change of settingsOf(fields)) addSetting(into, change)
+      return true
+    default:
+      return addSimple(into, type, fields, label, summary)
+  }
+}
+
+function addSimple(into: Collected, type: string, fields: Fields, label: StatementClass, summary: string): boolean {
+  if (FREE.has(type)) return true
+  const maintenance = MAINTENANCE[type]
+  if (WRITES[type] !== undefined) addNested(into, type, fields)
+  else if (type === 'NotifyStmt') add(into, 'NOTIFY', ...NOTIFYING)
+  else if (type === 'LockStmt' && fields['mode'] === ACCESS_SHARE) add(into, 'LOCK in ACCESS SHARE mode', 'READ')
+  else if (type === 'LockStmt') add(into, 'LOCK', ...LOCKING)
+  else if (maintenance !== undefined) add(into, maintenance, 'MISC', 'DDL')
+  else if (label === 'unknown' || label === 'READ') return false
+  else add(into, summary, label)
+  return true
+}
+
+function addNested(into: Collected, type: string, fields: Fields): void {
+  addNode(into, type, fields)
+  addInside(into, fields)
+}
+
+/** Calls alone: a query that is planned and not run. */
+function addCallsOf(into: Collected, fields: Fields): void {
+  const inside: Collected = { needs: new Map(), guards: new Set() }
+  addInside(inside, fields)
+  const call = inside.needs.get('FUNCTION')
+  if (call !== undefined) into.needs.set('FUNCTION', call)
+}
+
+function addCopy(into: Collected, fields: Fields, label: StatementClass, summary: string): boolean {
+  const query = nodeOf(fields['query'])
+  const [from, program, file] = [fields['is_from'] === true, fields['is_program'] === true, textOf(fields['filename'])]
+  if (program) add(into, `COPY ${from ? 'FROM' : 'TO'} PROGRAM`, 'FUNCTION')
+  else if (file !== '') add(into, `COPY ${from ? 'FROM' : 'TO'} a file of the server`, 'FUNCTION')
+  if (from) add(into, 'COPY FROM', 'WRITE')
+  addInside(into, fields['whereClause'])
+  if (query !== undefined) return addStatement(into, query.type, query.fields, label, summary)
+  if (!from) add(into, 'COPY TO', 'READ')
+  return true
+}
+
+/**
+ * @param statement a statement's node, `{ "SelectStmt": { … } }`
+ * @param label the class under which it is recorded. @param summary what it is called in words
+ */
+export function needsOf(statement: unknown, label: StatementClass, summary: string): Needs {
+  const node = nodeOf(statement)
+  const into: Collected = { needs: new Map(), guards: new Set() }
+  const told = node !== undefined && addStatement(into, node.type, node.fields, label, summary)
+  return { needs: told ? [...into.needs.values()] : undefined, guards: [...into.guards] }
+}
