@@ -21,7 +21,7 @@ import { openUpstream } from './open-upstream.ts'
 import type { ProxyContext } from './proxy-context.ts'
 import { afterDeadline, recordDenial, recordLostConnection, refuseNewSessions } from './refusal.ts'
 import { runSession } from './run-session.ts'
-import { startupParameters } from './startup-parameters.ts'
+import { upstreamStartup } from './startup-parameters.ts'
 import { noLongerAllowed } from './still-allowed.ts'
 import { createStopwatch } from './stopwatch.ts'
 
@@ -110,8 +110,7 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     const upstream = await openUpstream({
       warm: proxy.warm,
       ...{ target, credential, grant, asked, signal: deadline.signal },
-      settings: (withSession) =>
-        startupParameters(asked, principal, grant, credential.assumeRole, withSession ? identity.sessionId : undefined),
+      startup: upstreamStartup(asked, principal, grant, credential.assumeRole, identity.sessionId),
       cancelTimeout: config.listen.handshake_timeout,
       onCancelFailure: (err) =>
         proxy.log.warn({ err, session: identity.sessionId }, 'a CancelRequest could not be passed on'),

@@ -5,8 +5,9 @@ import type { Grant } from '../policy/types.ts'
 import { cancelUpstream } from '../upstream/cancel.ts'
 import { connectUpstream, type UpstreamConnection, type UpstreamTarget } from '../upstream/connect.ts'
 import { createQuietUpstream, type QuietUpstream } from './quiet-upstream.ts'
+import type { UpstreamStartup } from './startup-parameters.ts'
 import { baselineQuery } from './upstream-state.ts'
-import type { WarmConnection, WarmUpstreams } from './warm-upstreams.ts'
+import type { WarmConnection, WarmKey, WarmUpstreams } from './warm-upstreams.ts'
 
 export interface SessionUpstream {
   connection: UpstreamConnection
@@ -26,8 +27,7 @@ export interface OpenUpstreamOptions {
   credential: MintedCredential
   grant: Grant
   asked: UpstreamParameters
-  /** Settings of the StartupMessage; `pgusher.job` among them tells the session only where it is asked to. */
-  settings(withSession: boolean): Map<string, string>
+  startup: UpstreamStartup
   signal: AbortSignal
   /** Milliseconds that a CancelRequest may take. */
   cancelTimeout: number
@@ -48,15 +48,18 @@ const BASELINE_TIME = 2_000
 
 /** @throws what `connectUpstream` throws */
 export async function openUpstream(options: OpenUpstreamOptions): Promise<SessionUpstream> {
-  const { target, credential, grant, asked, signal } = options
+  const { target, credential, grant, asked, startup, signal } = options
   const { replication } = asked
   if (target.config.warm !== undefined && mayBeWarm(grant, asked)) {
-    const opened = (await reuse(options)) ?? (await openToKeep(options))
+    // RESET ALL comes back to the StartupMessage, so what is the same in it for all sessions of the job is without the session.
+    const key = { target, credential, startup: JSON.stringify([...startup.parameters]) }
+    const opened = (await reuse(options, key)) ?? (await openToKeep(options, key))
     if (opened !== undefined && !signal.aborted) return opened
     opened?.close()
   }
   const how = replication === undefined ? { signal } : { signal, replication }
-  const connection = await connectUpstream(target, credential, options.settings(true), how)
+  const parameters = new Map(startup.parameters).set('pgusher.job', startup.job)
+  const connection = await connectUpstream(target, credential, parameters, how)
   return sessionUpstream(options, connection, target.config.warm === undefined ? undefined : false)
 }
 
@@ -70,32 +73,26 @@ function mayBeWarm(grant: Grant, { settings, replication }: UpstreamParameters):
   )
 }
 
-/** RESET ALL comes back to the StartupMessage, so what is the same in it for all sessions of the job is without the session. */
-function keyOf({ target, credential, settings }: OpenUpstreamOptions) {
-  return { target, credential, startup: JSON.stringify([...settings(false)]) }
-}
-
-const jobOf = ({ settings }: OpenUpstreamOptions): string => settings(true).get('pgusher.job') ?? ''
-
-async function reuse(options: OpenUpstreamOptions): Promise<SessionUpstream | undefined> {
-  const found = await options.warm.take(keyOf(options), jobOf(options))
+async function reuse(options: OpenUpstreamOptions, key: WarmKey): Promise<SessionUpstream | undefined> {
+  const found = await options.warm.take(key, options.startup.job)
   if (found === undefined) return undefined
   const { warm, quiet } = found
   return sessionUpstream(options, withRestOf(warm.connection, quiet), true, warm)
 }
 
 /** Undefined where it cannot be told what the connection is like. */
-async function openToKeep(options: OpenUpstreamOptions): Promise<SessionUpstream | undefined> {
-  const { target, credential, signal } = options
+async function openToKeep(options: OpenUpstreamOptions, key: WarmKey): Promise<SessionUpstream | undefined> {
+  const { target, credential, startup, signal } = options
   const { generation } = options.warm
-  const connection = await connectUpstream(target, credential, options.settings(false), { signal })
+  const connection = await connectUpstream(target, credential, startup.parameters, { signal })
   const quiet = createQuietUpstream(connection)
-  const rows = await quiet.run(baselineQuery(jobOf(options)), BASELINE_TIME)
+  const rows = await quiet.run(baselineQuery(startup.job), BASELINE_TIME)
   if (rows === undefined) return undefined
-  const [standing, state] = rows
   const kept = withRestOf(connection, quiet)
-  if (rows.length !== 3 || standing === undefined || state === undefined) return sessionUpstream(options, kept, false)
-  return sessionUpstream(options, kept, false, { ...keyOf(options), connection, standing, state, uses: 1, generation })
+  const [moment, standing, , session] = rows
+  if (rows.length !== 5 || moment === undefined || standing === undefined || session === undefined)
+    return sessionUpstream(options, kept, false)
+  return sessionUpstream(options, kept, false, { ...key, connection, moment, standing, session, uses: 1, generation })
 }
 
 /** Until the relay reads, bytes that come are kept for it. */

@@ -10,7 +10,7 @@ import type { MintedCredential } from '../credentials/minter.ts'
 import type { WarmOutcome } from '../telemetry/metrics.ts'
 import type { UpstreamConnection, UpstreamTarget } from '../upstream/connect.ts'
 import { createQuietUpstream, type QuietUpstream } from './quiet-upstream.ts'
-import { resetQueries, reuseQuery } from './upstream-state.ts'
+import { RESET_CATALOG, REUSE_CATALOG, resetQueries, reuseQuery } from './upstream-state.ts'
 
 /** What a session must share with the one before it. */
 export interface WarmKey {
@@ -23,9 +23,11 @@ export interface WarmKey {
 
 export interface WarmConnection extends WarmKey {
   connection: UpstreamConnection
-  /** Rows of the fresh connection that those after a reset must equal. */
+  /** Rows of the fresh connection that those after a reset must equal, as `upstream-state.ts` names them. */
   standing: Buffer
-  state: Buffer
+  session: Buffer
+  /** When the catalog was last asked: while this row is the same, `standing` is. */
+  moment: Buffer
   /** Sessions so far. */
   uses: number
   /** Of `generation` when it was made. */
@@ -69,13 +71,23 @@ interface Entry {
   warm: WarmConnection
   quiet: QuietUpstream
   ready: boolean
-  /** Resolves when it is ready or gone. */
-  reset: Promise<void>
   expiry: NodeJS.Timeout | undefined
 }
 
+/** A session that waits for a connection that is being reset. */
+interface Claim {
+  key: WarmKey
+  /** Once; undefined: none will come, or not in time. */
+  settle(entry: Entry | undefined): void
+}
+
+const sameKey = (one: WarmKey, other: WarmKey): boolean =>
+  one.credential === other.credential && one.target === other.target && one.startup === other.startup
+
 export function createWarmUpstreams(count: (outcome: WarmOutcome) => void): WarmUpstreams {
   const entries = new Set<Entry>()
+  /** In the order in which they came; never more than there are connections being reset. */
+  const claims: Claim[] = []
   const dropped = new WeakSet<MintedCredential>()
   let generation = 0
   let closed = false
@@ -85,6 +97,14 @@ export function createWarmUpstreams(count: (outcome: WarmOutcome) => void): Warm
     clearTimeout(entry.expiry)
     count(outcome)
     entry.quiet.close()
+    giveUpClaims(entry.warm)
+  }
+
+  /** Who waits for more connections than are left hears it now. */
+  function giveUpClaims(key: WarmKey): void {
+    const waiting = claims.filter((one) => sameKey(one.key, key))
+    const coming = [...entries].filter((entry) => sameKey(entry.warm, key))
+    for (const one of waiting.slice(coming.length)) one.settle(undefined)
   }
 
   function mayStay(warm: WarmConnection, { keep, total }: WarmLimits): boolean {
@@ -107,49 +127,70 @@ export function createWarmUpstreams(count: (outcome: WarmOutcome) => void): Warm
   }
 
   async function reset(entry: Entry, life: number): Promise<void> {
-    const rows = await entry.quiet.run(resetQueries(), RESET_TIME)
+    const clean = await isClean(entry)
     if (!entries.has(entry)) return
-    const [standing, state] = rows ?? []
-    if (rows?.length !== 3 || !standing?.equals(entry.warm.standing) || !state?.equals(entry.warm.state)) {
+    if (!clean) {
       discard(entry, 'odd')
       return
     }
     entry.ready = true
+    const claim = claims.find(({ key }) => sameKey(key, entry.warm))
+    if (claim !== undefined) {
+      claim.settle(takeOut(entry))
+      return
+    }
     entry.expiry = setTimeout(discard, life, entry, 'expired').unref()
     entry.quiet.watch(() => discard(entry, 'odd'))
   }
 
-  function find(key: WarmKey, ready: boolean): Entry | undefined {
-    // The newest: its caches and the kernel's are warm, and the others grow old.
-    return [...entries]
-      .reverse()
-      .find(
-        (entry) =>
-          entry.ready === ready &&
-          entry.warm.credential === key.credential &&
-          entry.warm.target === key.target &&
-          entry.warm.startup === key.startup,
-      )
+  /** The catalog is asked only if it may have changed since it was asked last. */
+  async function isClean({ warm, quiet }: Entry): Promise<boolean> {
+    const rows = await quiet.run(resetQueries(), RESET_TIME)
+    const [moment, session] = rows ?? []
+    if (rows?.length !== 2 || !session?.equals(warm.session)) return false
+    if (moment?.equals(warm.moment)) return true
+    const catalog = await quiet.run(RESET_CATALOG, RESET_TIME)
+    const [now, standing] = catalog ?? []
+    if (catalog?.length !== 3 || now === undefined || !standing?.equals(warm.standing)) return false
+    warm.moment = now
+    return true
   }
 
-  /** In one turn, so that no second session finds it too. */
-  function takeOut(key: WarmKey): Entry | undefined {
-    const entry = find(key, true)
-    if (entry === undefined) return undefined
+  /** A fresh login would still be let in, and be the same. The session's `pgusher.job` is set with the question. */
+  async function isUnchanged({ warm, quiet }: Entry, job: string): Promise<boolean> {
+    const rows = await quiet.run(reuseQuery(job), CHECK_TIME)
+    if (rows?.length !== 2) return false
+    if (rows[0]?.equals(warm.moment)) return true
+    const catalog = await quiet.run(REUSE_CATALOG, CHECK_TIME)
+    return catalog?.length === 1 && catalog[0]?.equals(warm.standing) === true
+  }
+
+  /** In one turn with finding it, so that no second session finds it too. */
+  function takeOut(entry: Entry): Entry {
     entries.delete(entry)
     clearTimeout(entry.expiry)
     return entry
   }
 
   async function claim(key: WarmKey): Promise<Entry | undefined> {
-    const ready = takeOut(key)
-    if (ready !== undefined) return ready
-    const resetting = find(key, false)
-    if (resetting === undefined) return undefined
-    let timer: NodeJS.Timeout | undefined
-    await Promise.race([resetting.reset, new Promise((resolve) => (timer = setTimeout(resolve, PATIENCE)))])
-    clearTimeout(timer)
-    return takeOut(key)
+    const fitting = [...entries].filter(({ warm }) => sameKey(warm, key))
+    // The newest: its caches and the kernel's are warm, and the others grow old.
+    const ready = fitting.findLast((entry) => entry.ready)
+    if (ready !== undefined) return takeOut(ready)
+    const before = claims.filter((other) => sameKey(other.key, key))
+    if (before.length >= fitting.length) return undefined
+    return await new Promise((resolve) => {
+      const mine: Claim = {
+        key,
+        settle(entry) {
+          clearTimeout(timer)
+          claims.splice(claims.indexOf(mine), 1)
+          resolve(entry)
+        },
+      }
+      const timer = setTimeout(mine.settle, PATIENCE, undefined)
+      claims.push(mine)
+    })
   }
 
   function clear(): void {
@@ -160,15 +201,14 @@ export function createWarmUpstreams(count: (outcome: WarmOutcome) => void): Warm
   return {
     async take(key, job) {
       for (let entry = await claim(key); entry !== undefined; entry = await claim(key)) {
-        const rows = await entry.quiet.run(reuseQuery(job), CHECK_TIME)
-        const { warm } = entry
-        const allowed = !closed && warm.generation === generation && !dropped.has(warm.credential)
-        if (allowed && rows?.length === 2 && rows[0]?.equals(warm.standing)) {
+        const unchanged = await isUnchanged(entry, job)
+        const { warm, quiet } = entry
+        if (unchanged && !closed && warm.generation === generation && !dropped.has(warm.credential)) {
           count('reused')
-          return { warm: { ...warm, uses: warm.uses + 1 }, quiet: entry.quiet }
+          return { warm: { ...warm, uses: warm.uses + 1 }, quiet }
         }
         count('odd')
-        entry.quiet.close()
+        quiet.close()
       }
       return undefined
     },
@@ -179,9 +219,9 @@ export function createWarmUpstreams(count: (outcome: WarmOutcome) => void): Warm
         quiet.close()
         return
       }
-      const entry: Entry = { warm, quiet, ready: false, reset: Promise.resolve(), expiry: undefined }
+      const entry: Entry = { warm, quiet, ready: false, expiry: undefined }
       entries.add(entry)
-      entry.reset = reset(entry, limits.life)
+      void reset(entry, limits.life)
     },
     drop(credential) {
       dropped.add(credential)
