@@ -10,6 +10,7 @@ import { FrontendMessage as F } from '../wire/constants.ts'
 import { createFrameScanner, DROP, type FrameHandler, STOP } from '../wire/frame-scanner.ts'
 import { cstring, frame, int16 } from '../wire/writer.ts'
 import { maxFrontendLength } from './from-frontend.ts'
+import type { Pump } from './pump.ts'
 import { createStatementGate, type StatementGate } from './statement-gate.ts'
 import { createStatementRules, type StatementRulesOptions } from './statement-rules.ts'
 import type { StatementTracker } from './statement-tracker.ts'
@@ -29,10 +30,8 @@ export interface LimitOptions {
   read: StatementRulesOptions['read']
   /** As in the ParameterStatus messages of the login. */
   parameters: { clientEncoding: string; standardStrings: string }
-  inject(bytes: Buffer): void
-  /** Nothing more is to be read from the client; and the opposite, with a look at what was kept. */
-  hold(): void
-  resume(): void
+  /** From the client. */
+  pump(): Pick<Pump, 'inject' | 'hold' | 'again'>
   /** The session must end. */
   end(error: AccessError): void
 }
@@ -43,18 +42,24 @@ export function limitStatements(
   tracker: StatementTracker,
   options: LimitOptions,
 ): LimitedStatements | undefined {
-  const { grant, read, parameters, inject, hold, resume, end } = options
+  const { grant, read, parameters, pump, end } = options
   const limit = grant.statements
   if (limit === undefined) return undefined
   const rules = createStatementRules({ grant, limit, read })
-  const inner = createFrameScanner(refusing(handler, tracker, inject), maxFrontendLength)
+  const inner = createFrameScanner(
+    refusing(handler, tracker, (bytes) => pump().inject(bytes)),
+    maxFrontendLength,
+  )
   const refuse = (refusal: StatementTracker['refusal']): void => {
     tracker.refusal = refusal
   }
   rules.follow('client_encoding', parameters.clientEncoding)
   rules.follow('standard_conforming_strings', parameters.standardStrings)
   return {
-    scanner: createStatementGate(inner, { decide: rules.decide, tooLong: rules.tooLong, refuse, hold, resume }),
+    scanner: createStatementGate(inner, {
+      ...{ decide: rules.decide, tooLong: rules.tooLong, refuse },
+      ...{ hold: () => pump().hold(), resume: () => pump().again() },
+    }),
     follow(name, value) {
       rules.follow(name, value)
       // Told from PostgreSQL 14 on. Behind the messages of this chunk, so that the job sees how the statement ended that did it.

@@ -92,17 +92,16 @@ export function startRelay(options: RelayOptions): Relay {
   let refused: { reason: EndReason; error: AccessError } | undefined
 
   const tracker = new StatementTracker(recordStatement)
-  const inject = (bytes: Buffer): void => fromClient.inject(bytes)
   const frontend = createFrontendHandler(tracker, {
     functionCall: grant.functionCall,
     auditAccepts: () => options.recorder.accepting,
     decode: () => decode,
-    ...{ prefetch, inject, stop: refuse, onTerminate },
+    inject: (bytes) => fromClient.inject(bytes),
+    ...{ prefetch, stop: refuse, onTerminate },
   })
   const limit = limitStatements(frontend, tracker, {
-    ...{ grant, read: audit.read, inject },
+    ...{ grant, read: audit.read, pump: () => fromClient },
     parameters: { clientEncoding: options.clientEncoding, standardStrings: options.standardStrings ?? 'on' },
-    ...{ hold: () => fromClient.hold(), resume: () => fromClient.again() },
     end: (error) => endSession('policy', error),
   })
   const clientScanner = limit?.scanner ?? createFrameScanner(frontend, maxFrontendLength)
