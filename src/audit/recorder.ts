@@ -42,7 +42,7 @@ export interface StatementRecord {
   text: string | undefined
   /** Bytes of the whole text as sent. */
   textBytes: number
-  /** Hex SHA-256 of the whole text, already known where the text was too long to keep; else the recorder computes it (cached by text). */
+  /** Hex SHA-256 of the whole text as sent, already known where the text was too long to keep or its bytes were not UTF-8; else the recorder computes it (cached by text). */
   textSha256: string | undefined
   truncated: boolean
   protocol: StatementProtocol

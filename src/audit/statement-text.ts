@@ -65,8 +65,9 @@ function subjectOf(record: StatementRecord, text: string, known: Classification)
     text: rest.length === 1 ? statement.text : join(rest.map((each) => each.text)),
     normalized: rest.length === 1 ? statement.normalized : join(rest.map((each) => each.normalized)),
     facts: combine(rest),
-    sha256: sha256(raw),
-    bytes: last.start + last.length - statement.start,
+    // Where the Query's bytes are not the text's UTF-8, the statement's own are not known: both are those of the Query.
+    sha256: record.textSha256 ?? sha256(raw),
+    bytes: record.textSha256 === undefined ? last.start + last.length - statement.start : record.textBytes,
   }
 }
 
@@ -129,7 +130,7 @@ const MAX_SPECIAL_UNITS = 4 * 1024
 
 /** What beside the text tells two parts apart, with the text. */
 const specialKey = (record: StatementRecord, mode: TextMode, text: string): string =>
-  `${record.inBatch ? record.batchIndex : ''}${record.outcome === 'success' ? '' : '!'}${MODE_LETTER[mode]}${text}`
+  `${record.inBatch ? record.batchIndex : ''}${record.outcome === 'success' ? '' : '!'}${MODE_LETTER[mode]}${record.textSha256 ?? ''}:${text}`
 
 export function textParts(): TextParts {
   // One look-up by the text itself for the usual statement, without making a new key of it.
@@ -141,7 +142,12 @@ export function textParts(): TextParts {
   }
   const special = generationCache<TextPart>(CACHE_BYTES / 4)
   const usual = (record: StatementRecord): boolean =>
-    record.outcome === 'success' && !record.inBatch && !record.truncated && record.batchIndex === 0
+    record.outcome === 'success' &&
+    !record.inBatch &&
+    // Two texts that read alike may be made of other bytes; one that was cut always has a hash of its own.
+    record.textSha256 === undefined &&
+    !record.truncated &&
+    record.batchIndex === 0
   return {
     cached(record, mode) {
       const { text } = record

@@ -10,7 +10,7 @@ export interface StatementText {
   text: string | undefined
   /** Bytes as sent. */
   bytes: number
-  /** Hex; only where the text is cut or not kept. */
+  /** Hex, of the bytes as sent; undefined where it is that of the whole text as UTF-8. */
   sha256: string | undefined
   truncated: boolean
   /** It stands in a record, as a whole or as far as it was kept when it came. */

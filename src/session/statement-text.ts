@@ -1,5 +1,6 @@
 /** Takes a statement's text out of a Query or Parse, whole or cut, without ever holding more than the cap. */
-import { createHash, type Hash } from 'node:crypto'
+import { isAscii } from 'node:buffer'
+import { createHash, type Hash, hash } from 'node:crypto'
 import type { StatementText } from './name-map.ts'
 
 /** Characters of a statement that are kept; PostgreSQL documentation: query texts have no limit below 1 GB. */
@@ -56,9 +57,12 @@ export function decoderFor(encoding: string): TextDecoderFunction {
   }
 }
 
-/** A text that lies whole in the buffer. */
+/** A text that lies whole in the buffer. Its hash is that of its bytes: made here where the text, as UTF-8, would be others. */
 export function wholeText(decode: TextDecoderFunction, buffer: Buffer, start: number, end: number): StatementText {
-  return { text: decode(buffer, start, end), bytes: end - start, sha256: undefined, truncated: false }
+  const text = decode(buffer, start, end)
+  const same = decode === utf8 ? !text.includes('\ufffd') : isAscii(buffer.subarray(start, end))
+  const sha256 = same ? undefined : hash('sha256', buffer.subarray(start, end), 'hex')
+  return { text, bytes: end - start, sha256, truncated: false }
 }
 
 /** A text longer than the cap, hashed and counted as it passes. */
@@ -70,7 +74,7 @@ export interface LongText {
 }
 
 export function createLongText(decode: TextDecoderFunction): LongText {
-  const hash: Hash = createHash('sha256')
+  const digest: Hash = createHash('sha256')
   let text: string | undefined
   let bytes = 0
   let ended = false
@@ -81,7 +85,7 @@ export function createLongText(decode: TextDecoderFunction): LongText {
       const stop = nul < 0 ? end : start + nul
       const part = buffer.subarray(start, stop)
       text ??= decode(buffer, start, Math.min(stop, start + MAX_TEXT_BYTES))
-      hash.update(part)
+      digest.update(part)
       bytes += part.length
       ended = nul >= 0
       return ended ? part.length + 1 : part.length
@@ -89,6 +93,6 @@ export function createLongText(decode: TextDecoderFunction): LongText {
     get ended() {
       return ended
     },
-    finish: () => ({ text, bytes, sha256: hash.digest('hex'), truncated: true }),
+    finish: () => ({ text, bytes, sha256: digest.digest('hex'), truncated: true }),
   }
 }

@@ -1,4 +1,5 @@
 /** Text that is made to be read in two ways: what goes upstream, what is on record, and what the record looks like. */
+import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Stage, startStage } from '../support/pgusher.ts'
@@ -40,6 +41,28 @@ test('invariant 22: bytes that are no UTF-8 are refused by PostgreSQL and on rec
   )
   const recorded = events.map((event) => (event.pgusher['query'] as { length_bytes: number }).length_bytes)
   expect(recorded.slice(0, 2)).toEqual([bytes.length, bytes.length])
+})
+
+test('the hash on record is that of the bytes that were sent, also of texts that read alike, and of another encoding', async () => {
+  const select = (...bytes: number[]): Buffer =>
+    Buffer.concat([Buffer.from("select '"), Buffer.from(bytes), Buffer.from("'")])
+  // The first two read alike, since neither is text.
+  const texts = [select(0xff), select(0xfe), select(0xff), Buffer.from("select 'Zürich'")]
+  const latin = [select(0xfc), Buffer.concat([select(0xe9), Buffer.from('; select 2')])]
+  const { port } = await record(async (client) => {
+    for (const text of texts) await client.ask(query(text))
+    await client.ask(query(`set client_encoding to 'LATIN1'`))
+    for (const text of latin) await client.ask(query(text))
+  })
+  const events = await stage.events(
+    (event) => event.event === 'statement' && (event['client'] as { port: number }).port === port,
+  )
+  const recorded = events.map(({ pgusher }) => pgusher['query'] as { sha256: string; length_bytes: number })
+  // Of a Query with several statements in another encoding than UTF-8 each has the hash of all of it.
+  const sent = [...texts, Buffer.from(`set client_encoding to 'LATIN1'`), ...latin, latin[1]!]
+  expect(recorded.map(({ sha256, length_bytes }) => [sha256, length_bytes])).toEqual(
+    sent.map((text) => [hash('sha256', text, 'hex'), text.length]),
+  )
 })
 
 test('invariant 22: an encoding that changes inside of a function is followed by what PostgreSQL reports', async () => {
