@@ -39,7 +39,7 @@ const GRANT: Grant = {
 function minterOf({ host, port }: PostgresServer, boot: string): Minter {
   const config: DatabaseConfig = {
     ...{ host, port, dbname: DATABASE, tls: { mode: 'disable' }, connect_timeout: 5_000, audit: {} },
-    credentials: { kind: 'ephemeral-role', admin: ADMIN, prefix: 'pgu_', linger: 0 },
+    credentials: { kind: 'ephemeral-role', admin: { ...ADMIN, connections: 4 }, prefix: 'pgu_', linger: 0 },
   }
   return createMinter({ alias: DATABASE, config, dbname: DATABASE }, { name: 'bench', boot })
 }

@@ -154,9 +154,20 @@ const admin = z.strictObject({
   dbname: objectName.optional().describe("the database that the admin connects to; the entry's `dbname` without it"),
 })
 
+const mintingAdmin = admin.extend({
+  connections: z
+    .int()
+    .min(2)
+    .max(50)
+    .default(4)
+    .describe(
+      'how many the admin may have open at once, to make and to remove roles side by side; two stay, the others come and go',
+    ),
+})
+
 const ephemeralRole = z.strictObject({
   kind: z.literal('ephemeral-role'),
-  admin,
+  admin: mintingAdmin,
   prefix: z
     .string()
     .regex(/^[a-z][a-z0-9_]{1,15}_$/, 'lower case letters, digits and _, 3 to 17 characters, ending in _')

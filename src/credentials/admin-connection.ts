@@ -5,8 +5,8 @@ import { checkServerIdentity } from 'node:tls'
 import pg from 'pg'
 import type { DatabaseConfig, EphemeralRoleConfig } from '../config/schema.ts'
 import { AccessError } from '../errors.ts'
+import { type AdminLane, openAdminPool } from './admin-pool.ts'
 import { checkMessages } from './checked-messages.ts'
-import { type SerialConnection, serialConnection } from './serial-connection.ts'
 
 /** One entry of `databases`; `dbname` is what sessions connect to. */
 export interface MintTarget {
@@ -86,7 +86,7 @@ export async function connectAs(
     options: SERVER_OPTIONS.map((setting) => `-c ${setting.replace(/[ \\]/g, '\\$&')}`).join(' '),
     connectionTimeoutMillis: config.connect_timeout,
     statement_timeout: 20_000,
-    // Short, because others wait for the same connection; what does not come through is tried again.
+    // Short, because others wait for these few connections; what does not come through is tried again.
     lock_timeout: 1_000,
     idle_in_transaction_session_timeout: 30_000,
     query_timeout: 25_000,
@@ -130,22 +130,29 @@ async function refuseToAnswer(user: string): Promise<string> {
 export interface Admin {
   target: MintTarget
   credentials: EphemeralRoleConfig
-  /** Mints, and shows by its application_name that this process lives. */
-  minting: SerialConnection
+  /** Its connections show by their application_name that this process lives. */
+  minting: AdminLane
   /** Takes back; apart, so that a session which takes its time to end delays no mint. */
-  cleaning: SerialConnection
+  cleaning: AdminLane
   /** A connection of its own; to the admin's usual database, if no other is named. */
   connect(dbname?: string): Promise<pg.Client>
+  /**
+   * One after the other: those who pass on what roles own lock the group roles and the objects, and side by side they would run into each
+   * other's lock_timeout.
+   */
+  oneRelease<T>(work: () => Promise<T>): Promise<T>
   close(): Promise<void>
 }
 
 export function openAdmin(target: MintTarget, credentials: EphemeralRoleConfig, application: string): Admin {
   const home = credentials.admin.dbname ?? target.dbname
   const connect = (dbname = home) => connectAs(target.config, credentials.admin, dbname, application)
-  const minting = serialConnection(connect, true)
-  const cleaning = serialConnection(connect, false)
-  const close = async () => {
-    await Promise.all([minting.close(), cleaning.close()])
+  const { minting, cleaning, close } = openAdminPool(connect, credentials.admin.connections)
+  let last: Promise<unknown> = Promise.resolve()
+  const oneRelease = <T>(work: () => Promise<T>): Promise<T> => {
+    const result = last.then(work)
+    last = result.catch(() => {})
+    return result
   }
-  return { target, credentials, minting, cleaning, connect, close }
+  return { target, credentials, minting, cleaning, connect, oneRelease, close }
 }

@@ -35,18 +35,32 @@ interface ReachableRole {
  * Everything that the role is a member of counts, also without INHERIT or SET: with ADMIN it could give itself the rest.
  * An array in place of rows would lose the version when the role is missing.
  */
-const REACHABLE = `
+const WITH_REACHABLE = `
 WITH RECURSIVE reachable (oid) AS (
   SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} $1
   UNION
   SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN reachable ON m.member ${EQ} reachable.oid
-)
+)`
+const REACHABLE = `${WITH_REACHABLE}
 SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
   r.rolname::pg_catalog.text AS name, r.rolname ${EQ} $1 AS granted, r.rolcanlogin AS login,
   pg_catalog.concat_ws(', ',
     CASE WHEN r.rolsuper THEN 'SUPERUSER' END, CASE WHEN r.rolcreaterole THEN 'CREATEROLE' END,
     CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END, CASE WHEN r.rolreplication THEN 'REPLICATION' END) AS attributes,
   pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION') AS grantable
+FROM pg_catalog.pg_roles r JOIN reachable ON r.oid ${EQ} reachable.oid`
+
+/** SQLSTATE of what `SAFE_ROLE` says of a role that may not be given to a job. */
+export const UNSAFE = '22012'
+
+/**
+ * Divides by zero for a role that `inspectRole` finds dangers in or does not find: so that the check stands in the transaction that grants
+ * the role, and costs no round trip of its own. Why it is refused is asked then.
+ */
+export const SAFE_ROLE = `${WITH_REACHABLE}
+SELECT 1 OPERATOR(pg_catalog./) CASE WHEN pg_catalog.bool_or(r.rolname ${EQ} $1) AND NOT pg_catalog.bool_or(
+    r.rolsuper OR r.rolcreaterole OR r.rolbypassrls OR r.rolreplication OR (r.rolname ${EQ} $1 AND r.rolcanlogin)
+    OR r.rolname ${EQ} ANY (ARRAY['${SERVER_ACCESS.join("', '")}'])) THEN 1 ELSE 0 END AS safe
 FROM pg_catalog.pg_roles r JOIN reachable ON r.oid ${EQ} reachable.oid`
 
 /** Undefined where there is no such role. `login: true`: the role logs in itself, as with client certificates. */

@@ -1,17 +1,20 @@
 /** Makes one login role for one job and grant. */
 import { randomBytes } from 'node:crypto'
+import type pg from 'pg'
 import type { Principal } from '../identity/principal.ts'
 import type { Grant } from '../policy/types.ts'
 import { deriveScramKeys, formatVerifier } from '../sasl/scram.ts'
 import type { Admin } from './admin-connection.ts'
-import { requireSafeRole } from './group-role.ts'
+import { sqlstateOf } from './failure.ts'
+import { requireSafeRole, UNSAFE } from './group-role.ts'
 import type { MintedCredential } from './minter.ts'
+import { execute, prepare } from './prepared-statements.ts'
 import { commentFor, formatComment } from './role-comment.ts'
 import { createLoginStatements } from './sql.ts'
-import { inTransaction, retryCollisions } from './transaction.ts'
+import { retryCollisions } from './transaction.ts'
 
 /** Places at which a process can die; a test dies at each. */
-export type MintStep = 'begun' | 'checked' | 'created' | 'committed'
+export type MintStep = 'begun' | 'sent' | 'committed'
 
 export interface RoleMaker {
   instance: string
@@ -47,7 +50,14 @@ function connectionLimit(maxConnections: number): number {
 }
 
 /**
- * CREATE ROLE, membership and COMMENT in one transaction, after a look at the group role in the same one.
+ * A job that waits for its login need not wait for the disk too, and from PostgreSQL 16 on other jobs' mints would: the lock on the group role is
+ * held until the commit is over. A crash of PostgreSQL can lose the role, which then is lost with its sessions and before anything that they did,
+ * since the log is written in order; the job gets another role. Taking away waits for the disk.
+ */
+const WITHOUT_FLUSH = 'SET LOCAL synchronous_commit = off'
+
+/**
+ * One message, and so one transaction: a look at the group role, CREATE ROLE, COMMENT and membership.
  * @throws AccessError for a role that may not be given away; the errors of PostgreSQL as they are.
  */
 export async function mintRole(
@@ -58,27 +68,36 @@ export async function mintRole(
 ): Promise<MintedCredential> {
   const { principal, grant, expiresAt } = job
   const { verifier, secret } = makeSecret()
-  const comment = formatComment(commentFor(maker, principal, grant, expiresAt))
-  await retryCollisions(() =>
-    admin.minting.run(async (client) => {
-      await inTransaction(client, async () => {
-        await maker.onStep?.('begun', login)
-        const { serverVersion } = await requireSafeRole(client, admin.target.alias, grant.role, { login: false })
-        await maker.onStep?.('checked', login)
-        const role = {
-          login,
-          group: grant.role,
-          verifier,
-          validUntil: expiresAt,
-          connectionLimit: connectionLimit(grant.maxConnections),
-          replication: grant.replication,
-          comment,
-        }
-        await client.query(createLoginStatements(role, serverVersion).join('; '))
-        await maker.onStep?.('created', login)
-      })
-      await maker.onStep?.('committed', login)
-    }),
-  )
+  const role = {
+    login,
+    group: grant.role,
+    verifier,
+    validUntil: expiresAt,
+    connectionLimit: connectionLimit(grant.maxConnections),
+    replication: grant.replication,
+    comment: formatComment(commentFor(maker, principal, grant, expiresAt)),
+  }
+  await admin.minting.run(async (client) => {
+    const version = await prepare(client)
+    const statements = [
+      WITHOUT_FLUSH,
+      execute('pgusher_safe_role', grant.role),
+      ...createLoginStatements(role, version),
+    ]
+    await maker.onStep?.('begun', login)
+    await retryCollisions(async () => {
+      const made = client.query(statements.join('; '))
+      made.catch(() => {})
+      await maker.onStep?.('sent', login)
+      await made.catch((error: unknown) => refused(client, admin, grant.role, error))
+    })
+    await maker.onStep?.('committed', login)
+  })
   return { kind: 'ephemeral-role', login, assumeRole: grant.role, secret, validUntil: expiresAt }
+}
+
+/** @throws AccessError that says why the role is not given away, where that is it; `error` as it is otherwise */
+async function refused(client: pg.Client, admin: Admin, role: string, error: unknown): Promise<never> {
+  if (sqlstateOf(error) === UNSAFE) await requireSafeRole(client, admin.target.alias, role, { login: false })
+  throw error
 }

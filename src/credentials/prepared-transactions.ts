@@ -1,19 +1,9 @@
 /** What a job prepared (PREPARE TRANSACTION) outlives its sessions, and may hold its login. */
 import type pg from 'pg'
 import type { Admin } from './admin-connection.ts'
+import type { Doomed } from './role-facts.ts'
 import { EQ, hasMembershipOptions, joinRole, leaveRole, quoteIdentifier, quoteLiteral } from './sql.ts'
 import { inTransaction } from './transaction.ts'
-
-/** A login role that is being taken away. */
-export interface Doomed {
-  oid: number
-  login: string
-  version: number
-  /** The admin is a superuser: no membership gives it more, and one that it makes would replace the operator's. */
-  superuser: boolean
-  /** The group role that it was made for. A job may have got others; nothing goes to those. Undefined when it may not assume that any more. */
-  heir: string | undefined
-}
 
 /** Runs `work` on a connection to that database: on the given one where it is there already. */
 export async function inDatabase<T>(

@@ -5,62 +5,81 @@
 import type pg from 'pg'
 import type { Admin } from './admin-connection.ts'
 import { messageOf, sqlstateOf } from './failure.ts'
-import { type Doomed, foreignPrepared, inDatabase, rollBackHolder, rollBackPrepared } from './prepared-transactions.ts'
-import { parseComment } from './role-comment.ts'
+import { execute, prepare } from './prepared-statements.ts'
+import { foreignPrepared, inDatabase, rollBackHolder, rollBackPrepared } from './prepared-transactions.ts'
+import { type Doomed, factsOf, type RoleFacts, type RoleFactsRow, WHO_IS_IN_TRANSACTION } from './role-facts.ts'
 import { EQ, hasMembershipOptions, joinRole, leaveRole, quoteIdentifier } from './sql.ts'
-import { inTransaction, retryCollisions } from './transaction.ts'
+import { inOneMessage, inTransaction, retryCollisions } from './transaction.ts'
 
 /** `reason` names what stands in the way; for the log, the audit and the operator. */
 export class RemovalError extends Error {}
 
-const ROLE = `
-SELECT r.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
-  pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
-  (SELECT a.rolsuper FROM pg_catalog.pg_roles a WHERE a.rolname ${EQ} current_user) AS superuser,
-  ARRAY(SELECT g.rolname::pg_catalog.text FROM pg_catalog.pg_auth_members m
-    JOIN pg_catalog.pg_roles g ON g.oid ${EQ} m.roleid WHERE m.member ${EQ} r.oid) AS groups
-FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} $1`
-
-async function find(client: pg.Client, login: string): Promise<Doomed | undefined> {
-  type Row = { oid: string; version: number; superuser: boolean; comment: string | null; groups: string[] }
-  const row = (await client.query<Row>(ROLE, [login])).rows[0]
-  if (row === undefined) return undefined
-  const { version, superuser } = row
-  const group = parseComment(row.comment)?.role
-  return { login, oid: Number(row.oid), version, superuser, heir: row.groups.find((name) => name === group) }
+/** @returns undefined where there is no such role */
+async function look(client: pg.Client, login: string, first: readonly string[] = []): Promise<RoleFacts | undefined> {
+  const version = await prepare(client)
+  const statements = [...first, WHO_IS_IN_TRANSACTION, execute('pgusher_role_facts', login)]
+  const [row] = await inOneMessage<RoleFactsRow>(client, statements)
+  return row && factsOf(login, version, row)
 }
 
-const SESSIONS = `SELECT s.pid FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} $1::pg_catalog.oid`
+/** Nobody waits for the disk here: what follows is written behind it, and the last step waits for all. */
+const WITHOUT_FLUSH = 'SET LOCAL synchronous_commit = off'
+/** Of an object that others depend on, a lock that is held, a role that is not there. */
+const [DEPENDENT, LOCKED, MISSING] = ['2BP01', '55P03', '42704']
+
+/** Takes LOGIN, and looks once that is true for everybody. `disabled` is false when somebody else (a prepared transaction, an open one of the job) holds the role's catalog row. */
+async function disableLogin(
+  client: pg.Client,
+  login: string,
+): Promise<{ role: RoleFacts | undefined; disabled: boolean }> {
+  const change = `ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`
+  const statements = ['BEGIN', "SET LOCAL lock_timeout = '500ms'", WITHOUT_FLUSH, change, 'COMMIT']
+  try {
+    return { role: await retryCollisions(() => look(client, login, statements)), disabled: true }
+  } catch (error) {
+    if (sqlstateOf(error) === MISSING) return { role: undefined, disabled: true }
+    if (sqlstateOf(error) === LOCKED) return { role: await look(client, login), disabled: false }
+    throw error
+  }
+}
 
 /** pg_terminate_backend waits up to its second argument's milliseconds and demands the privileges of the role. */
 async function endSessions(client: pg.Client, role: Doomed): Promise<void> {
-  for (const patience of [0, 3_000, 3_000]) {
-    const { rowCount } = await client.query(SESSIONS, [role.oid])
-    if (rowCount === 0) return
-    await inTransaction(client, async () => {
+  /** Of those that are logging in. */
+  const others = new Set<number>()
+  for (const patience of [0, 3_000, 3_000, undefined]) {
+    const { sessions = [], starting = [] } = (await look(client, role.login)) ?? {}
+    const unsure = starting.filter((pid) => !others.has(pid))
+    if (sessions.length + unsure.length === 0) return
+    if (patience === undefined) throw new RemovalError(`${sessions.length + unsure.length} of its sessions do not end`)
+    await client.query('BEGIN')
+    try {
       await client.query(joinRole(role.login, role.version))
-      const end = `SELECT pg_catalog.pg_terminate_backend(s.pid, $2) FROM (${SESSIONS}) s`
-      await client.query(end, [role.oid, patience])
-      await client.query(leaveRole(role.login, role.version))
-    })
+      const end =
+        'SELECT pg_catalog.pg_terminate_backend(pid, $2) FROM pg_catalog.unnest($1::pg_catalog.int4[]) AS s (pid)'
+      if (sessions.length > 0) await client.query(end, [sessions, patience])
+      if (unsure.length > 0) await client.query(`SET LOCAL ROLE ${quoteIdentifier(role.login)}`)
+      for (const pid of unsure) if (!(await endOwn(client, pid, patience))) others.add(pid)
+    } finally {
+      // The membership was for this only.
+      await client.query('ROLLBACK').catch(() => client.end().catch(() => {}))
+    }
   }
-  const { rowCount } = await client.query(SESSIONS, [role.oid])
-  if (rowCount !== 0) throw new RemovalError(`${rowCount} of its sessions do not end`)
 }
 
-/** False when somebody else (a prepared transaction, an open one of the job) holds the role's catalog row. */
-async function disableLogin(client: pg.Client, role: Doomed): Promise<boolean> {
+/**
+ * Asked in the name of the role that is taken away, which may end its own sessions and no others.
+ * @returns false where it is somebody else's, or nobody's yet: then it reads NOLOGIN when it comes to that
+ */
+async function endOwn(client: pg.Client, pid: number, patience: number): Promise<boolean> {
+  await client.query('SAVEPOINT one')
   try {
-    await retryCollisions(() =>
-      inTransaction(client, async () => {
-        await client.query("SET LOCAL lock_timeout = '500ms'")
-        await client.query(`ALTER ROLE ${quoteIdentifier(role.login)} NOLOGIN`)
-      }),
-    )
+    await client.query('SELECT pg_catalog.pg_terminate_backend($1, $2)', [pid, patience])
     return true
   } catch (error) {
-    if (sqlstateOf(error) === '55P03') return false
-    throw error
+    if (sqlstateOf(error) !== '42501') throw error
+    await client.query('ROLLBACK TO one')
+    return false
   }
 }
 
@@ -101,14 +120,15 @@ async function release(
 ): Promise<void> {
   const login = quoteIdentifier(role.login)
   const memberships = [role.login, ...joined]
-  await retryCollisions(() =>
-    inTransaction(client, async () => {
-      for (const name of memberships) await client.query(joinRole(name, role.version))
-      if (heir !== undefined) await client.query(`REASSIGN OWNED BY ${login} TO ${quoteIdentifier(heir)}`)
-      await client.query(`DROP OWNED BY ${login}`)
-      for (const name of memberships) await client.query(leaveRole(name, role.version))
-    }),
-  )
+  const statements = [
+    WITHOUT_FLUSH,
+    ...memberships.map((name) => joinRole(name, role.version)),
+    ...(heir === undefined ? [] : [`REASSIGN OWNED BY ${login} TO ${quoteIdentifier(heir)}`]),
+    `DROP OWNED BY ${login}`,
+    ...memberships.map((name) => leaveRole(name, role.version)),
+  ]
+  // In one message: the locks on group roles, for which mints wait, are held no longer than it takes.
+  await retryCollisions(() => client.query(statements.join('; ')))
 }
 
 async function releaseEverywhere(
@@ -177,12 +197,14 @@ async function withdrawEverywhere(admin: Admin, client: pg.Client, role: Doomed)
 }
 
 /** @returns what still depends on it, in PostgreSQL's words; undefined when it is dropped. */
-async function drop(client: pg.Client, role: Doomed): Promise<string | undefined> {
+async function drop(client: pg.Client, { login }: Doomed): Promise<string | undefined> {
+  const statements = ['BEGIN', `DROP ROLE ${quoteIdentifier(login)}`, 'COMMIT']
   try {
-    await retryCollisions(() => client.query(`DROP ROLE ${quoteIdentifier(role.login)}`))
+    const left = await retryCollisions(() => look(client, login, statements))
+    if (left !== undefined) throw new RemovalError('it is still there')
     return undefined
   } catch (error) {
-    if (sqlstateOf(error) === '2BP01') return messageOf(error)
+    if (sqlstateOf(error) === DEPENDENT) return messageOf(error)
     throw error
   }
 }
@@ -205,28 +227,32 @@ async function explained<T>(client: pg.Client, role: Doomed, work: () => Promise
  * @throws RemovalError or PostgreSQL's error when something is left; the role has no LOGIN then, unless a lock forbids even that.
  */
 export async function removeRole(admin: Admin, client: pg.Client, login: string): Promise<boolean> {
-  const role = await find(client, login)
+  const { role, disabled } = await disableLogin(client, login)
   if (role === undefined) return false
-  const disabled = await disableLogin(client, role)
+  const { sessions, starting, prepared, holds } = role
+  const inUse = sessions.length + starting.length > 0 || prepared || holds
+  if (disabled && !inUse && (await explained(client, role, () => drop(client, role))) === undefined) return true
   await endSessions(client, role)
   await rollBackPrepared(admin, client, role)
   await explained(client, role, async () => {
     if (!disabled) await rollBackHolder(admin, client, role, `ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`)
-    // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
-    const joins = hasMembershipOptions(role.version) && !role.superuser
-    let joined = joins && role.heir !== undefined ? [role.heir] : []
-    for (let attempt = 1; ; attempt++) {
-      await releaseEverywhere(admin, client, role, joined)
-      // A session that was let in before NOLOGIN shows in pg_stat_activity a moment later.
-      await endSessions(client, role)
-      const dependents = await drop(client, role)
-      if (dependents === undefined) break
-      if (attempt === 3) throw new RemovalError(dependents)
-      // Another job's group role gave it something, or its own did so between two looks.
-      joined = [...new Set([...joined, ...(await joinable(client, role, admin.credentials.prefix))])]
-      if (attempt === 2) await withdrawEverywhere(admin, client, role)
-    }
+    await admin.oneRelease(() => releaseAndDrop(admin, client, role))
   })
-  if ((await find(client, login)) !== undefined) throw new RemovalError('it is still there')
   return true
+}
+
+async function releaseAndDrop(admin: Admin, client: pg.Client, role: Doomed): Promise<void> {
+  // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
+  const joins = hasMembershipOptions(role.version) && !role.superuser
+  let joined = joins && role.heir !== undefined ? [role.heir] : []
+  for (let attempt = 1; ; attempt++) {
+    await releaseEverywhere(admin, client, role, joined)
+    await endSessions(client, role)
+    const dependents = await drop(client, role)
+    if (dependents === undefined) return
+    if (attempt === 3) throw new RemovalError(dependents)
+    // Another job's group role gave it something, or its own did so between two looks.
+    joined = [...new Set([...joined, ...(await joinable(client, role, admin.credentials.prefix))])]
+    if (attempt === 2) await withdrawEverywhere(admin, client, role)
+  }
 }

@@ -2,6 +2,8 @@
  * SQL text for the admin's connections. Names and operators are qualified: a function or operator that somebody puts into
  * a schema ahead of pg_catalog would otherwise run with the admin's privileges.
  */
+import type pg from 'pg'
+
 const NAME_BYTES = 63
 
 /** Equality, whatever the search path. */
@@ -39,7 +41,10 @@ export interface NewLogin {
   comment: string
 }
 
-/** CREATE ROLE, membership and COMMENT, in this order. */
+/**
+ * CREATE ROLE, COMMENT and membership. The membership last: from 16 on GRANT holds a lock on the group role up to the transaction's end,
+ * and other jobs' mints wait for it.
+ */
 export function createLoginStatements(role: NewLogin, serverVersion: number): string[] {
   const login = quoteIdentifier(role.login)
   const attributes = [
@@ -52,8 +57,8 @@ export function createLoginStatements(role: NewLogin, serverVersion: number): st
   const options = hasMembershipOptions(serverVersion) ? ' WITH ADMIN FALSE, INHERIT FALSE, SET TRUE' : ''
   return [
     `CREATE ROLE ${login} ${attributes.join(' ')}`,
-    `GRANT ${quoteIdentifier(role.group)} TO ${login}${options}`,
     `COMMENT ON ROLE ${login} IS ${quoteLiteral(role.comment)}`,
+    `GRANT ${quoteIdentifier(role.group)} TO ${login}${options}`,
   ]
 }
 
@@ -67,4 +72,13 @@ export function joinRole(role: string, serverVersion: number): string {
 export function leaveRole(role: string, serverVersion: number): string {
   const grantor = hasMembershipOptions(serverVersion) ? ' GRANTED BY CURRENT_USER' : ''
   return `REVOKE ${quoteIdentifier(role)} FROM CURRENT_USER${grantor}`
+}
+
+/** Sends the statements in one message, which is one transaction unless it says otherwise. @returns the rows of the last one */
+export async function lastRows<Row extends pg.QueryResultRow>(
+  client: pg.Client,
+  statements: readonly string[],
+): Promise<Row[]> {
+  const results: pg.QueryResult<Row> | pg.QueryResult<Row>[] = await client.query<Row>(statements.join('; '))
+  return (Array.isArray(results) ? results.at(-1)?.rows : results.rows) ?? []
 }

@@ -1,6 +1,7 @@
 /** Transactions on the catalog, which other transactions write to as well. */
 import type pg from 'pg'
-import { isCollision } from './failure.ts'
+import { isCollision, sqlstateOf } from './failure.ts'
+import { lastRows } from './sql.ts'
 
 /** COMMITs what `work` did, or rolls it back; a connection that cannot roll back is given up. */
 export async function inTransaction<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {
@@ -26,5 +27,18 @@ export async function retryCollisions<T>(work: () => Promise<T>): Promise<T> {
       if (!isCollision(error) || attempt === ATTEMPTS) throw error
       await new Promise((next) => setTimeout(next, Math.random() * 10 * 2 ** attempt))
     }
+  }
+}
+
+/** For statements in one message that say BEGIN and COMMIT themselves: none of them, where one fails. @returns the rows of the last one */
+export async function inOneMessage<Row extends pg.QueryResultRow>(
+  client: pg.Client,
+  statements: readonly string[],
+): Promise<Row[]> {
+  try {
+    return await lastRows<Row>(client, statements)
+  } catch (error) {
+    if (sqlstateOf(error) !== undefined) await client.query('ROLLBACK').catch(() => client.end().catch(() => {}))
+    throw error
   }
 }

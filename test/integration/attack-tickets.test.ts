@@ -104,7 +104,8 @@ test('a ticket that was given back does not come back by who may make roles and 
 
 test('a job that holds on to the roles of its tickets makes no more of them by giving them back', async () => {
   const target = { alias: 'shop-prod', config: databaseOf(stage.server, stage.shop), dbname: 'shop' }
-  const login = { kind: 'ephemeral-role', admin: stage.shop.admin, prefix: 'pgu_', linger: 0 } as const
+  const minting = { ...stage.shop.admin, connections: 4 }
+  const login = { kind: 'ephemeral-role', admin: minting, prefix: 'pgu_', linger: 0 } as const
   const admin = openAdmin(target, login, 'attack')
   const carriers = createTicketCarriers(admin, 4)
   const comment = { expiresAt: Date.now() + MINUTE, runs: [], sealed: 'AAAA' }

@@ -64,10 +64,10 @@ test('the statements of each version', () => {
   const comment = `COMMENT ON ROLE "pgu_a" IS 'it''s'`
   expect(createLoginStatements(role, 160_000)).toEqual([
     create,
-    'GRANT "g""x" TO "pgu_a" WITH ADMIN FALSE, INHERIT FALSE, SET TRUE',
     comment,
+    'GRANT "g""x" TO "pgu_a" WITH ADMIN FALSE, INHERIT FALSE, SET TRUE',
   ])
-  expect(createLoginStatements(role, 150_010)).toEqual([create, 'GRANT "g""x" TO "pgu_a"', comment])
+  expect(createLoginStatements(role, 150_010)).toEqual([create, comment, 'GRANT "g""x" TO "pgu_a"'])
   expect([joinRole('r', 170_000), leaveRole('r', 170_000)]).toEqual([
     'GRANT "r" TO CURRENT_USER WITH ADMIN FALSE, INHERIT TRUE, SET TRUE',
     'REVOKE "r" FROM CURRENT_USER GRANTED BY CURRENT_USER',

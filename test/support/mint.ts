@@ -55,7 +55,13 @@ export function databaseOf(
     tls: { mode: 'disable' },
     connect_timeout: 5_000,
     audit: {},
-    credentials: { kind: 'ephemeral-role', admin: shop.admin, prefix: 'pgu_', linger: 0, ...change },
+    credentials: {
+      kind: 'ephemeral-role',
+      admin: { ...shop.admin, connections: 4 },
+      prefix: 'pgu_',
+      linger: 0,
+      ...change,
+    },
   }
 }
 

@@ -181,7 +181,12 @@ export function databaseConfig(port: number, change: Partial<DatabaseConfig> = {
     port,
     tls: { mode: 'disable' },
     connect_timeout: 5_000,
-    credentials: { kind: 'ephemeral-role', admin: { user: 'pgusher_admin' }, prefix: 'pgu_', linger: 0 },
+    credentials: {
+      kind: 'ephemeral-role',
+      admin: { user: 'pgusher_admin', connections: 4 },
+      prefix: 'pgu_',
+      linger: 0,
+    },
     audit: {},
     ...change,
   }
