@@ -7,7 +7,7 @@ import type { ListenAddress } from './config/scalars.ts'
 import { createApi } from './http/api-server.ts'
 import { type ControlServer, startControl } from './http/control.ts'
 import { startHttp } from './http/server.ts'
-import { type Front, type FrontParts, type LocalFrontOptions, openFront } from './session/front.ts'
+import { type Front, type FrontParts, openFront } from './session/front.ts'
 import { type KillContext, kill } from './session/kill.ts'
 import { overview } from './session/operator.ts'
 import type { Snapshot } from './session/proxy-context.ts'
@@ -26,7 +26,14 @@ export interface ProxyOptions {
   /** stderr at the configured level without it. */
   log?: Logger
   /** Who carries the connections; this process without it. */
-  carry?: (parts: FrontParts, createApi: LocalFrontOptions['createApi']) => Front
+  carrier?: Carrier
+}
+
+export interface Carrier {
+  /** Label of this process's metrics, where there are others. */
+  process: string
+  /** @param instance this pgusher's name */
+  open(parts: FrontParts, instance: string): Front
 }
 
 export interface Proxy {
@@ -54,7 +61,7 @@ export async function startProxy(options: ProxyOptions): Promise<StartResult> {
   }
 }
 
-async function open({ configFile, env, log: givenLog, carry = openFront }: ProxyOptions): Promise<StartResult> {
+async function open({ configFile, env, log: givenLog, carrier }: ProxyOptions): Promise<StartResult> {
   const bootLog = givenLog ?? createLog({ level: 'info' })
   const build = (previous?: Snapshot): Promise<SnapshotResult> =>
     buildSnapshot(configFile, env, (level, message, details) => bootLog[level](details, message), previous?.verifier)
@@ -76,7 +83,8 @@ async function open({ configFile, env, log: givenLog, carry = openFront }: Proxy
   stack.defer(() => recorder.close())
 
   let draining = false
-  const metrics = createMetrics({ auditAccepting: () => recorder.accepting, auditEvents: () => recorder.recorded })
+  const gauges = { auditAccepting: () => recorder.accepting, auditEvents: () => recorder.recorded }
+  const metrics = createMetrics(gauges, carrier?.process)
   const parts = { current: () => snapshot, draining: () => draining, recorder, metrics, log }
   const shared = openSharedState({
     ...parts,
@@ -86,7 +94,8 @@ async function open({ configFile, env, log: givenLog, carry = openFront }: Proxy
   })
   stack.defer(() => shared.credentials.close())
   stack.defer(() => snapshot.verifier.close())
-  const front: Front = carry({ ...parts, first, shared }, createApi)
+  const frontParts = { ...parts, first, shared }
+  const front: Front = carrier?.open(frontParts, instance) ?? openFront(frontParts, createApi)
   recorder.onAcceptingChange((accepting) => {
     if (!accepting) metrics.auditFailure()
   })

@@ -1,12 +1,14 @@
 /** `pgusher serve`. */
-import { Command } from 'commander'
+import { Command, InvalidArgumentError } from 'commander'
 import { formatDiagnostics } from '../config/diagnostics.ts'
 import { type Proxy as RunningProxy, startProxy } from '../proxy.ts'
+import { MAX_WORKERS, workers } from '../workers/carrier.ts'
 
 export function serveCommand(): Command {
   return new Command('serve')
     .description('listen for jobs and let them in by the policy')
     .requiredOption('-c, --config <file>', 'configuration file')
+    .option('-w, --workers <number>', 'processes that carry connections, for more cores than one', workerCount, 1)
     .addHelpText(
       'after',
       `
@@ -21,10 +23,12 @@ Exit codes:
 
 Examples:
   $ pgusher serve --config /etc/pgusher/pgusher.yaml
+  $ pgusher serve --config /etc/pgusher/pgusher.yaml --workers 4
   $ kill -HUP "$(pidof pgusher)"`,
     )
-    .action(async ({ config }: { config: string }) => {
-      const result = await startProxy({ configFile: config, env: process.env })
+    .action(async ({ config, workers: count }: { config: string; workers: number }) => {
+      const carrier = count > 1 ? { carrier: workers(count) } : {}
+      const result = await startProxy({ configFile: config, env: process.env, ...carrier })
       if (!result.ok) {
         process.stderr.write(`${formatDiagnostics(result.diagnostics)}\n`)
         process.exitCode = 1
@@ -32,6 +36,12 @@ Examples:
       }
       await untilSignalled(result.proxy)
     })
+}
+
+function workerCount(text: string): number {
+  const count = Number(text)
+  if (/^\d+$/.test(text) && count >= 1 && count <= MAX_WORKERS) return count
+  throw new InvalidArgumentError(`It is a number from 1 to ${MAX_WORKERS}.`)
 }
 
 async function untilSignalled(proxy: RunningProxy): Promise<void> {

@@ -24,6 +24,8 @@ export interface LiveGauges {
   credentials?: () => number
   /** Upstream connections that no session has. */
   warm?: () => number
+  /** Other processes that carry connections. */
+  workers?: () => number
   /** False: the audit does not work and nothing is let in. */
   auditAccepting?: () => boolean
   /** By issuer: false where its keys are not there or too old, and its tokens are refused. */
@@ -117,6 +119,7 @@ function registerGauges(registry: Registry, live: LiveGauges): void {
   gauge('credentials', 'Minted credentials that are not taken back yet', live.credentials)
   gauge('warm_upstreams', 'Upstream connections kept for the next session of their job', live.warm)
   gauge('audit_accepting', '1 while the audit works', auditAccepting && (() => (auditAccepting() ? 1 : 0)))
+  gauge('workers', 'Workers that listen', live.workers)
   registerIssuerKeys(registry, live.issuerKeys)
   if (live.auditEvents === undefined) return
   const { auditEvents } = live

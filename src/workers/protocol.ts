@@ -32,6 +32,8 @@ export interface ToPrimary {
   issueTicket(content: Omit<TicketContent, 'id'>): { ticket: string; id: string }
   redeemTicket(ticket: string): TicketContent
   giveBackTicket(ticket: string): TicketContent | undefined
+  giveBackJob(jobKey: string): number
+  giveBackRun(runUrl: string): number
   cancel(argument: { address: string; request: CancelKey }): CancelOutcome
   /** @param argument why the worker's audit cannot be written; undefined where it can */
   audit(argument: { failure: string | undefined }): void

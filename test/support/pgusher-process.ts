@@ -59,11 +59,12 @@ async function logLines(logFile: string): Promise<LogLine[]> {
 export async function startChild(
   configFile: string,
   logFile: string,
-  env: Readonly<Record<string, string>> = {},
+  { env = {}, workers }: { env?: Readonly<Record<string, string>>; workers?: number } = {},
 ): Promise<RunningPgusher> {
   const log = await open(logFile, 'a')
   const before = (await logLines(logFile)).length
-  const child = spawn(process.execPath, [MAIN, 'serve', '--config', configFile], {
+  const more = workers === undefined ? [] : ['--workers', String(workers)]
+  const child = spawn(process.execPath, [MAIN, 'serve', '--config', configFile, ...more], {
     stdio: ['ignore', 'ignore', log.fd],
     env: { ...process.env, ...env },
   })

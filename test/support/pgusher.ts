@@ -14,6 +14,7 @@ import {
   startIssuer,
   type TokenOptions,
 } from '../../src/cli/demo/issuer.ts'
+import { auditFileOf } from '../../src/workers/names.ts'
 import { createCa, type TestCa } from './certificates.ts'
 import { baseConfig, type ConfigInput, type RuleInput } from './pgusher-config.ts'
 import { type RunningPgusher, startChild, startInProcess } from './pgusher-process.ts'
@@ -38,6 +39,8 @@ export interface StageOptions {
   config?: (config: ConfigInput) => ConfigInput
   /** `pgusher serve` as a child process, for signals and kill -9. */
   spawn?: boolean
+  /** `serve --workers`, as a child process. */
+  workers?: number
   /** Variables of the child process, over those of this one. */
   env?: Readonly<Record<string, string>>
   /** Another server than the file's PostgreSQL 18, with `setupShop` done. */
@@ -152,10 +155,16 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
     writeConfig(options),
   ])
   const start = (): Promise<RunningPgusher> =>
-    options.spawn === true ? startChild(configFile, logFile, options.env) : startInProcess(configFile, logFile)
+    options.spawn === true || options.workers !== undefined
+      ? startChild(configFile, logFile, options)
+      : startInProcess(configFile, logFile)
   const own = Object.keys(options.issuers ?? {})
   let pgusher = await withKeys(start, own)
   const portOf = (): number => (pgusher.address.kind === 'tcp' ? pgusher.address.port : 0)
+
+  const auditFiles = [auditFile]
+  for (let worker = 1; worker <= (options.workers ?? 0); worker++) auditFiles.push(auditFileOf(auditFile, worker))
+  const allEvents = async (): Promise<StageEvent[]> => (await Promise.all(auditFiles.map(readEvents))).flat()
 
   const stage: Stage = {
     ...upstream,
@@ -174,9 +183,8 @@ export async function startStage(options: StageOptions = {}): Promise<Stage> {
     }),
     session: (job, work) => withClient(stage.client(job), work),
     admin: (sql, database) => query(adminUrl(upstream.server, database), sql),
-    events: async (filter) => (await readEvents(auditFile)).filter(asFilter(filter)),
-    waitForEvent: (filter, timeout) =>
-      eventually(async () => (await readEvents(auditFile)).find(asFilter(filter)), timeout),
+    events: async (filter) => (await allEvents()).filter(asFilter(filter)),
+    waitForEvent: (filter, timeout) => eventually(async () => (await allEvents()).find(asFilter(filter)), timeout),
     mintedRoles: () => mintedRoles(upstream.server),
     async waitForNoRoles(timeout) {
       await eventually(async () => (await mintedRoles(upstream.server)).length === 0, timeout)
@@ -220,7 +228,7 @@ async function keysCame({ httpAddress }: RunningPgusher, own: readonly string[])
   const { host, port } = httpAddress
   const usable = async (): Promise<boolean> => {
     const text = await (await fetch(`http://${host}:${port}/metrics`)).text()
-    const without = [...text.matchAll(/^pgusher_issuer_keys_usable\{issuer="(.*)"\} 0$/gm)].map(
+    const without = [...text.matchAll(/^pgusher_issuer_keys_usable\{issuer="([^"]*)"[^}]*\} 0$/gm)].map(
       ([, name]) => name ?? '',
     )
     return without.every((name) => own.includes(name))

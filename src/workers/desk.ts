@@ -1,0 +1,191 @@
+/** The primary's side of one worker: answers what it asks, and gives back what it held when it is gone. */
+import type { MintedCredential } from '../credentials/minter.ts'
+import { AccessError } from '../errors.ts'
+import type { FrontParts } from '../session/front.ts'
+import { inForce, ticketsAreOff } from '../session/identify.ts'
+import type { Handlers } from './channel.ts'
+import type { CredentialOffer, ToPrimary, WindowArgument } from './protocol.ts'
+
+export interface Desk {
+  handlers: Handlers<ToPrimary>
+  /** Sessions that have a credential, or wait for one. */
+  readonly size: number
+  /** Why the worker's audit cannot be written; undefined where it can. */
+  readonly auditFailure: string | undefined
+  /** The worker is gone. */
+  clear(): void
+}
+
+/** Numbers of credentials, the same for all workers. */
+export interface CredentialNumbers {
+  of(credential: MintedCredential): number
+}
+
+export function createCredentialNumbers(): CredentialNumbers {
+  const numbers = new WeakMap<MintedCredential, number>()
+  let last = 0
+  return {
+    of(credential) {
+      const known = numbers.get(credential) ?? ++last
+      numbers.set(credential, known)
+      return known
+    },
+  }
+}
+
+export function createDesk(parts: FrontParts, numbers: CredentialNumbers): Desk {
+  const { shared, current } = parts
+  const waiting = createHoldings()
+  const leases = createLeaseBook(parts, numbers)
+  let auditFailure: string | undefined
+  const windowOf = ({ request, now }: WindowArgument) => {
+    const grant = inForce({ current }, request.principal, request.grant, now)
+    return [{ ...request, grant }, now] as const
+  }
+  return {
+    handlers: {
+      enter: ({ id, address }) => waiting.add(id, shared.admission.enter(address)),
+      leave: waiting.end,
+      acquire: leases.acquire,
+      release: leases.release,
+      discard: leases.discard,
+      knows: (tokenSha256) => shared.windows.knows(tokenSha256),
+      check: (argument) => shared.windows.check(...windowOf(argument)),
+      admit: (argument) => shared.windows.admit(...windowOf(argument)),
+      refused(principal) {
+        try {
+          shared.bars.refuse(principal)
+        } catch {
+          // It is barred here too, and is for longer now.
+        }
+      },
+      ...ticketHandlers(parts),
+      cancel: ({ address, request }) => shared.cancel(address, request),
+      audit({ failure }) {
+        auditFailure = failure
+      },
+    },
+    get size() {
+      return leases.size
+    },
+    get auditFailure() {
+      return auditFailure
+    },
+    clear() {
+      waiting.clear()
+      leases.clear()
+    },
+  }
+}
+
+type TicketCalls = Pick<
+  Handlers<ToPrimary>,
+  'issueTicket' | 'redeemTicket' | 'giveBackTicket' | 'giveBackJob' | 'giveBackRun'
+>
+
+function ticketHandlers({ shared }: FrontParts): TicketCalls {
+  // A reload may have switched them off since the worker asked.
+  const tickets = () => {
+    if (shared.tickets === undefined) throw ticketsAreOff()
+    return shared.tickets
+  }
+  return {
+    issueTicket: (content) => tickets().issue(content),
+    redeemTicket: (ticket) => tickets().redeem(ticket),
+    giveBackTicket: (ticket) => tickets().giveBack(ticket),
+    giveBackJob: (jobKey) => tickets().giveBackJob(jobKey),
+    giveBackRun: (runUrl) => tickets().giveBackRun(runUrl),
+  }
+}
+
+interface Held {
+  release(): void
+  discard(): void
+}
+
+interface LeaseBook {
+  acquire: Handlers<ToPrimary>['acquire']
+  release(id: number): void
+  discard(id: number): void
+  clear(): void
+  readonly size: number
+}
+
+function createLeaseBook({ shared, recorder }: FrontParts, numbers: CredentialNumbers): LeaseBook {
+  const held = new Map<number, Held>()
+  /** What the worker has been told. */
+  const told = new WeakSet<MintedCredential>()
+  let underWay = 0
+  let gone = false
+
+  async function acquire(argument: Parameters<LeaseBook['acquire']>[0]): Promise<CredentialOffer> {
+    const { id, principal, grant } = argument
+    // Its making and its end are to be on record as well.
+    if (!recorder.accepting) throw auditUnavailable()
+    const endSession = shared.admission.startSession()
+    underWay++
+    try {
+      const lease = await shared.leases.acquire(principal, grant)
+      const release = (): void => {
+        lease.release()
+        endSession()
+      }
+      if (gone) {
+        release()
+        throw workerGone()
+      }
+      held.set(id, { release, discard: () => lease.discard() })
+      const { credential } = lease
+      const known = told.has(credential)
+      told.add(credential)
+      return { id: numbers.of(credential), credential: known ? undefined : credential }
+    } catch (error) {
+      endSession()
+      throw error
+    } finally {
+      underWay--
+    }
+  }
+  return {
+    acquire,
+    release(id) {
+      held.get(id)?.release()
+      held.delete(id)
+    },
+    discard: (id) => held.get(id)?.discard(),
+    clear() {
+      gone = true
+      for (const { release } of held.values()) release()
+      held.clear()
+    },
+    get size() {
+      return held.size + underWay
+    },
+  }
+}
+
+/** Releases by number, each called once. */
+function createHoldings(): { add(id: number, release: () => void): void; end(id: number): void; clear(): void } {
+  const held = new Map<number, () => void>()
+  return {
+    add: (id, release) => void held.set(id, release),
+    end(id) {
+      held.get(id)?.()
+      held.delete(id)
+    },
+    clear() {
+      for (const release of held.values()) release()
+      held.clear()
+    },
+  }
+}
+
+function auditUnavailable(): AccessError {
+  return new AccessError('audit_unavailable', 'no session can start: the audit log cannot be written', {
+    hint: 'The operator finds the reason in the log of pgusher and at /readyz.',
+  })
+}
+
+function workerGone(): AccessError {
+  return new AccessError('draining', 'the process that served this connection has ended')
+}
