@@ -91,7 +91,6 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
 
   function onDrain(): void {
     full = false
-    reader.release()
     if (!held) source.resume()
   }
 
