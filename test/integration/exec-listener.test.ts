@@ -228,6 +228,37 @@ test('bytes that are no PostgreSQL are answered in words or not at all', async (
   expect(await twice.rest()).toEqual([expect.stringContaining('names the parameter "user" twice')])
 })
 
+test('strangers that show no password: the oldest make room for newer ones, and the command is served all the while', async () => {
+  const crowded = await startLocalListener(options(stage.caFile))
+  const oldest = await dial(local(crowded))
+  const gone = once(oldest.resume(), 'end')
+  const strangers: Awaited<ReturnType<typeof dial>>[] = []
+  for (let hundred = 0; hundred < 5; hundred++)
+    strangers.push(...(await Promise.all(Array.from({ length: 100 }, () => dial(local(crowded))))))
+  using first = await rawSession(local(crowded), { token: crowded.password }, { tls: 'none' })
+  await gone
+  // Whoever has shown the password is nobody's oldest.
+  strangers.push(...(await Promise.all(Array.from({ length: 600 }, () => dial(local(crowded))))))
+  using second = await rawSession(local(crowded), { token: crowded.password }, { tls: 'none' })
+  for (const client of [first, second]) expect(await client.ask(query('select 1'))).toContain('D 1')
+  for (const stranger of strangers) stranger.destroy()
+  await crowded.close()
+})
+
+test('who shows no password in time is hung up, and a session is not', async () => {
+  const short = await startLocalListener({ ...options(stage.caFile), handshakeTimeout: 500 })
+  using client = await rawSession(local(short), { token: short.password }, { tls: 'none' })
+  using waiting = await approach(local(short), 'none')
+  const silent = await dial(local(short))
+  waiting.send(startupPacket(0x30000, 'user', 'a', ''))
+  const hungUp = once(silent.resume(), 'end')
+  expect(await waiting.rest()).toEqual(['R 3'])
+  await hungUp
+  expect(await client.ask(query('select 1'))).toContain('D 1')
+  silent.destroy()
+  await short.close()
+})
+
 test('close ends sessions, and a port of which nothing is left', async () => {
   const short = await startLocalListener(options(stage.caFile))
   using client: RawClient = await rawSession(local(short), { token: short.password }, { tls: 'none' })

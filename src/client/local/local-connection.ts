@@ -13,8 +13,6 @@ import { createBufferReader } from '../../wire/reader.ts'
 import { join } from './join.ts'
 import { type CancelKey, openServerSession, type ServerRefusal } from './server-session.ts'
 
-/** Milliseconds that a client has for its startup and its password. */
-const HANDSHAKE_TIMEOUT = 15_000
 const CANCEL_TIMEOUT = 15_000
 /** Far longer than the password is; a token that a client sends here by mistake is still answered in words. */
 const MAX_PASSWORD = 64 * 1024
@@ -30,6 +28,8 @@ export interface LocalContext {
   signal: AbortSignal
   /** What local clients must know. */
   password: string
+  /** Milliseconds that a client has for its startup and its password. */
+  handshakeTimeout: number
   /** What the server is shown for this request. @throws AccessError, which the client then gets */
   serverPassword(request: Request): Promise<string>
   /** Told before the client is. */
@@ -40,10 +40,17 @@ export interface LocalContext {
   cancelKeys: Set<CancelKey>
 }
 
-/** Never rejects. The client gets the server's own ErrorResponse where there is one. */
-export async function serveLocalConnection(socket: Socket, context: LocalContext): Promise<void> {
+/**
+ * Never rejects. The client gets the server's own ErrorResponse where there is one.
+ * @param onPassword the client has shown the password
+ */
+export async function serveLocalConnection(
+  socket: Socket,
+  context: LocalContext,
+  onPassword: () => void,
+): Promise<void> {
   socket.setNoDelay(true).on('error', () => {})
-  const late = setTimeout(() => socket.destroy(), HANDSHAKE_TIMEOUT)
+  const late = setTimeout(() => socket.destroy(), context.handshakeTimeout)
   try {
     const hello = await handshake(socket, { secureContext: () => undefined, plaintext: 'allow' })
     if (hello.kind === 'cancel') return await forwardCancel(hello, context)
@@ -51,6 +58,7 @@ export async function serveLocalConnection(socket: Socket, context: LocalContext
     if (hello.kind !== 'startup') return
     await checkPassword(hello, context.password)
     clearTimeout(late)
+    onPassword()
     await serveSession(hello, context)
   } catch (thrown) {
     if (!(thrown instanceof ConnectionClosedError)) await sendError(socket, asAccessError(thrown))
