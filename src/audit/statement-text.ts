@@ -3,7 +3,8 @@ import { hash } from 'node:crypto'
 import type { TextMode } from '../config/schema.ts'
 import { type Classification, combine, type StatementFacts, UNKNOWN_FACTS } from './classification.ts'
 import { type GenerationCache, generationCache } from './generation-cache.ts'
-import { jsonString, jsonStringWithin, jsonValue } from './json.ts'
+import { jsonString, jsonStringWithin } from './json.ts'
+import { recentTexts } from './recent-texts.ts'
 import type { StatementRecord } from './recorder.ts'
 
 const CACHE_BYTES = 16 * 1024 * 1024
@@ -82,16 +83,14 @@ function render(subject: Subject, mode: TextMode, truncated: boolean, budget: nu
   const tables = facts.tables.slice(0, MAX_TABLES)
   const fit = text === undefined ? undefined : jsonStringWithin(text, budget)
   const cut = fit?.cut === true || truncated
+  // By hand: with a replacer JSON.stringify asks for each member, which is felt where each text is a new one.
   const pgusher = Buffer.from(
-    `,"query":${jsonValue({
-      class: facts.class,
-      fingerprint: facts.fingerprint,
-      sha256: subject.sha256,
-      length_bytes: subject.bytes,
-      truncated: cut,
-      tables,
-      tables_complete: facts.tablesComplete && tables.length === facts.tables.length,
-    })}`,
+    `,"query":{"class":"${facts.class}"` +
+      `${facts.fingerprint === undefined ? '' : `,"fingerprint":"${facts.fingerprint}"`}` +
+      `${subject.sha256 === undefined ? '' : `,"sha256":"${subject.sha256}"`}` +
+      `${subject.bytes === undefined ? '' : `,"length_bytes":${subject.bytes}`}` +
+      `,"truncated":${cut},"tables":[${tables.map(jsonString).join(',')}]` +
+      `,"tables_complete":${facts.tablesComplete && tables.length === facts.tables.length}}`,
   )
   const members: string[] = []
   if (fit !== undefined) members.push(`"text":${fit.json}`)
@@ -141,6 +140,8 @@ export function textParts(): TextParts {
     none: generationCache(CACHE_BYTES),
   }
   const special = generationCache<TextPart>(CACHE_BYTES / 4)
+  const recent = recentTexts<undefined>()
+  const comesAgain = (text: string): boolean => recent.get(text) !== undefined || !recent.put(text, undefined)
   const usual = (record: StatementRecord): boolean =>
     record.outcome === 'success' &&
     !record.inBatch &&
@@ -162,8 +163,9 @@ export function textParts(): TextParts {
       const part = render(subjectOf(record, text, known), mode, record.truncated, budget)
       if (!keep || record.truncated) return part
       const cost = text.length * 2 + part.bytes + PART_OVERHEAD_BYTES
-      if (usual(record)) plain[mode].set(text, part, cost)
-      else if (text.length <= MAX_SPECIAL_UNITS) special.set(specialKey(record, mode, text), part, cost)
+      if (usual(record)) {
+        if (comesAgain(text)) plain[mode].set(text, part, cost)
+      } else if (text.length <= MAX_SPECIAL_UNITS) special.set(specialKey(record, mode, text), part, cost)
       return part
     },
   }

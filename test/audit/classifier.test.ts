@@ -28,7 +28,12 @@ describe('the classifier', () => {
     const before = log.length
     const hit = await classifier.classify(bomb)
     expect(hit).toMatchObject({ settled: true, parsed: false, text: bomb })
-    expect(log.slice(before)).toEqual(['a statement crashed the SQL parser; its worker is replaced'])
+    // On a machine that is busy enough the parser does not even come to crash.
+    expect(log.slice(before)).toEqual([
+      expect.stringMatching(
+        /^(?:a statement crashed the SQL parser|classifying a statement took too long); (?:its|the) worker is replaced$/,
+      ),
+    ])
     expect(await classifier.classify('truncate a.b')).toMatchObject({ statements: [{ class: 'WRITE' }] })
     // It is not tried a second time.
     expect(classifier.peek(bomb)).toBe(hit)
