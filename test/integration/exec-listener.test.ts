@@ -229,7 +229,7 @@ test('bytes that are no PostgreSQL are answered in words or not at all', async (
 })
 
 test('strangers that show no password: the oldest make room for newer ones, and the command is served all the while', async () => {
-  const crowded = await startLocalListener(options(stage.caFile))
+  const crowded = await startLocalListener({ ...options(stage.caFile), handshakeTimeout: 120_000 })
   const oldest = await dial(local(crowded))
   const gone = once(oldest.resume(), 'end')
   const strangers: Awaited<ReturnType<typeof dial>>[] = []
