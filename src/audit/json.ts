@@ -16,11 +16,17 @@ const escapeUnsafe = (json: string): string => (UNSAFE_TEST.test(json) ? json.re
 /** A JSON string literal with its quotes; JSON.parse gives back exactly `text`, lone surrogates included. */
 export const jsonString = (text: string): string => escapeUnsafe(JSON.stringify(text))
 
+const bigAsText = (_key: string, member: unknown): unknown => (typeof member === 'bigint' ? member.toString() : member)
+
 /** Any plain value; `undefined` members are left out, big integers become decimal strings. @throws TypeError for a cycle. */
-export const jsonValue = (value: unknown): string =>
-  escapeUnsafe(
-    JSON.stringify(value, (_key, member) => (typeof member === 'bigint' ? member.toString() : member)) ?? 'null',
-  )
+export function jsonValue(value: unknown): string {
+  try {
+    return escapeUnsafe(JSON.stringify(value) ?? 'null')
+  } catch {
+    // A function called for each member is most of what an event costs, and a big integer is rare.
+    return escapeUnsafe(JSON.stringify(value, bigAsText) ?? 'null')
+  }
+}
 
 /** The longest prefix of `text` whose JSON string literal has at most `budget` bytes of UTF-8, as that literal. */
 export function jsonStringWithin(text: string, budget: number): { json: string; cut: boolean } {

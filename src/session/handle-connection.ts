@@ -131,7 +131,8 @@ export async function handleConnection(socket: Socket, proxy: ProxyContext): Pro
     refuseNewSessions(proxy)
     // A kill or a reload in the meantime did not find this session yet.
     proxy.bars.refuse(principal)
-    const changed = noLongerAllowed(proxy.current().policy, { principal, request, grant }, Date.now())
+    const { policy: now } = proxy.current()
+    const changed = now === policy ? undefined : noLongerAllowed(now, { principal, request, grant }, Date.now())
     if (changed !== undefined) throw changed
     clearTimeout(timer)
 

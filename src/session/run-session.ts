@@ -123,11 +123,21 @@ function liveSession(parts: SessionParts, audit: SessionAudit, relay: () => Rela
   }
 }
 
+/** Of one upstream connection, for each of its sessions. */
+const statusFrames = new WeakMap<ReadonlyMap<string, string>, Buffer>()
+
+function statusesOf({ parameterStatus: statuses }: UpstreamConnection): Buffer {
+  const known = statusFrames.get(statuses)
+  if (known !== undefined) return known
+  const frames = Buffer.concat([...statuses].map(([name, value]) => parameterStatus(name, value)))
+  statusFrames.set(statuses, frames)
+  return frames
+}
+
 function greeting(upstream: UpstreamConnection, cancelKey: { processId: number; key: Buffer }): Buffer {
-  const parameters = [...upstream.parameterStatus].map(([name, value]) => parameterStatus(name, value))
   return Buffer.concat([
     authenticationOk(),
-    ...parameters,
+    statusesOf(upstream),
     backendKeyData(cancelKey.processId, cancelKey.key),
     ...upstream.notices,
     readyForQuery('I'),
