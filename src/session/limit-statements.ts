@@ -28,8 +28,7 @@ export interface LimitedStatements {
 export interface LimitOptions {
   grant: Grant
   read: StatementRulesOptions['read']
-  /** As in the ParameterStatus messages of the login. */
-  parameters: { clientEncoding: string; standardStrings: string }
+  parameters: StatementRulesOptions['parameters']
   /** From the client. */
   pump(): Pick<Pump, 'inject' | 'hold' | 'again'>
   /** The session must end. */
@@ -45,7 +44,7 @@ export function limitStatements(
   const { grant, read, parameters, pump, end } = options
   const limit = grant.statements
   if (limit === undefined) return undefined
-  const rules = createStatementRules({ grant, limit, read })
+  const rules = createStatementRules({ grant, limit, parameters, read })
   const inner = createFrameScanner(
     refusing(handler, tracker, (bytes) => pump().inject(bytes)),
     maxFrontendLength,
@@ -53,8 +52,6 @@ export function limitStatements(
   const refuse = (refusal: StatementTracker['refusal']): void => {
     tracker.refusal = refusal
   }
-  rules.follow('client_encoding', parameters.clientEncoding)
-  rules.follow('standard_conforming_strings', parameters.standardStrings)
   return {
     scanner: createStatementGate(inner, {
       ...{ decide: rules.decide, tooLong: rules.tooLong, refuse },

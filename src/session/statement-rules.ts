@@ -22,13 +22,15 @@ export interface StatementRules {
   /** @param body of a whole Query or Parse. Never rejects. */
   decide(type: number, body: Buffer): Verdict | Promise<Verdict>
   tooLong(): Refusal
-  /** A ParameterStatus. */
+  /** A ParameterStatus in mid-session. */
   follow(name: string, value: string): void
 }
 
 export interface StatementRulesOptions {
   grant: Grant
   limit: StatementLimit
+  /** As in the ParameterStatus messages of the login. */
+  parameters: { clientEncoding: string; standardStrings: string }
   /** What a statement of this text does. Never rejects. */
   read(text: string): Classification | Promise<Classification>
 }
@@ -52,15 +54,15 @@ const GUARDED = {
   strings: 'it switches standard_conforming_strings off, and statements would be read in another way',
 } as const
 
-export function createStatementRules({ grant, limit, read }: StatementRulesOptions): StatementRules {
+export function createStatementRules({ grant, limit, parameters, read }: StatementRulesOptions): StatementRules {
   const rule = `rule ${quote(grant.rule)}`
   const allowed = limit.explain ? `${rule} allows ${list(limit.classes, 'and')}` : `${rule} does not allow that`
   const limits = `${rule} lets only such statements pass as pgusher can read`
   // RESET and ROLLBACK come back to what was at the beginning, and are known of only later: that counts for as long as the session.
-  let encoding: string | undefined
-  let plainAtFirst = true
-  let stringsAtFirst: boolean | undefined
-  let strings = true
+  let encoding = parameters.clientEncoding
+  const unplainAtFirst = isPlainEncoding(encoding) ? undefined : encoding
+  let strings = parameters.standardStrings === 'on'
+  const stringsAtFirst = strings
 
   function refusal({ why, sqlstate, detail, hint }: Reason): Refusal {
     const words = [limit.message, limit.contact === undefined ? undefined : `Contact: ${limit.contact}.`]
@@ -97,7 +99,7 @@ export function createStatementRules({ grant, limit, read }: StatementRulesOptio
       const unmet = needs.find(({ classes }) => !classes.some((one) => limit.classes.includes(one)))
       if (unmet !== undefined) {
         const why = `${printable(unmet.what)} needs ${list(unmet.classes, 'or')}, and ${allowed}`
-        const writes = limit.readOnly && unmet.classes.some((one) => WRITING.has(one))
+        const writes = limit.readOnly && unmet.classes.every((one) => WRITING.has(one))
         return { why, ...more, ...(writes ? { sqlstate: READ_ONLY_TRANSACTION } : {}) }
       }
       const guard = guards.find((one) => one !== 'read_only' || limit.readOnly)
@@ -113,16 +115,15 @@ export function createStatementRules({ grant, limit, read }: StatementRulesOptio
 
   /** Bytes whose meaning is not certain. */
   function uncertain(text: Buffer): Reason | undefined {
-    const plain = plainAtFirst && encoding !== undefined && isPlainEncoding(encoding)
-    if (!plain && !isAscii(text)) {
-      const hint = 'Use client_encoding UTF8.'
-      return { why: `in client_encoding ${encoding} a quote can be part of a character, and ${limits}`, hint }
+    const unplain = unplainAtFirst ?? (isPlainEncoding(encoding) ? undefined : encoding)
+    if (unplain !== undefined && !isAscii(text)) {
+      const hint = 'Begin the session with client_encoding UTF8.'
+      return { why: `in client_encoding ${unplain} a quote can be part of a character, and ${limits}`, hint }
     }
     if (encoding === 'UTF8' && !isUtf8(text)) {
       return { why: 'it is not valid UTF-8, which is the client_encoding of this session', sqlstate: '22021' }
     }
-    if (strings && stringsAtFirst !== false) return undefined
-    if (!text.includes(BACKSLASH)) return undefined
+    if ((strings && stringsAtFirst) || !text.includes(BACKSLASH)) return undefined
     const hint = 'Set it on, or write the string without a backslash.'
     return { why: `with standard_conforming_strings off a backslash changes what it means, and ${limits}`, hint }
   }
@@ -143,13 +144,8 @@ export function createStatementRules({ grant, limit, read }: StatementRulesOptio
         hint: 'Send data by COPY or as parameters, or several statements one by one.',
       }),
     follow(name, value) {
-      if (name === 'client_encoding') {
-        if (encoding === undefined) plainAtFirst = isPlainEncoding(value)
-        encoding = value
-      } else if (name === 'standard_conforming_strings') {
-        strings = value === 'on'
-        stringsAtFirst ??= strings
-      }
+      if (name === 'client_encoding') encoding = value
+      else if (name === 'standard_conforming_strings') strings = value === 'on'
     },
   }
 }

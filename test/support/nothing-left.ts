@@ -75,7 +75,8 @@ export function missingEvents(events: readonly Event[], samples: Samples): strin
   compare('events', events.length, total(samples, 'pgusher_audit_events_total'))
   compare('statements', named('statement', 'statement.denied').length, total(samples, 'pgusher_statements_total'))
   const denied = named('session.denied')
-  compare('denials', denied.length, total(samples, 'pgusher_denials_total'))
+  const refused = named('statement.denied').length
+  compare('denials', denied.length + refused, total(samples, 'pgusher_denials_total'))
   const ended = named('session.ended')
   const silent = samples.get('pgusher_sessions_total{outcome="failure",code="no_startup"}') ?? 0
   compare('sessions', ended.length + denied.length, total(samples, 'pgusher_sessions_total') - silent)
