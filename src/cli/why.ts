@@ -8,6 +8,7 @@ import { printable, quoteList } from '../config/quote.ts'
 import { reason } from '../config/read-file.ts'
 import { loadPolicy } from '../policy/load.ts'
 import { parseDenialId } from '../session/denial.ts'
+import { workerAuditFiles } from '../workers/names.ts'
 import { decideAgain, type Today } from './decide-again.ts'
 import { EXIT } from './exit-codes.ts'
 import { explanationJson, outcomeLines, shownTrace } from './explanation.ts'
@@ -31,7 +32,7 @@ export function whyCommand(): Command {
     .argument('<id>', 'the id at the end of the message, such as D-7Q2MK4; case and D- count for nothing')
     .option(
       '-a, --audit <file...>',
-      'audit log; its rotated files are searched as well, newest first; - is standard input',
+      "audit log; its rotated files and its workers' are searched as well, newest first; - is standard input",
     )
     .option(
       '-c, --config <file>',
@@ -114,9 +115,13 @@ async function search(id: string, named: readonly string[]): Promise<{ found: Re
 async function filesOf(named: readonly string[]): Promise<string[]> {
   const files: string[] = []
   for (const file of named) {
-    files.push(file)
-    // What keeps a directory from being read is told when the file itself is.
-    if (file !== '-') files.push(...(await rotatedFiles(file).catch(() => [])).reverse())
+    if (file === '-') files.push(file)
+    else {
+      // What keeps a directory from being read is told when the file itself is.
+      const written = [file, ...(await workerAuditFiles(file).catch(() => []))]
+      const rotated = written.map(async (one) => (await rotatedFiles(one).catch(() => [])).reverse())
+      files.push(...written, ...(await Promise.all(rotated)).flat())
+    }
   }
   return [...new Set(files)]
 }

@@ -48,7 +48,7 @@ export function createChannel<Out extends Methods<Out>, In extends Methods<In>>(
   onFailure: (name: string, error: unknown) => void,
 ): Channel<Out> {
   const waiting = new Map<number, Waiting>()
-  const outbox = createOutbox(port)
+  const outbox = createOutbox(port, unsent)
   let closed = false
   let lastId = 0
 
@@ -81,6 +81,13 @@ export function createChannel<Out extends Methods<Out>, In extends Methods<In>>(
     if (one !== undefined) use(one)
   }
 
+  /** Whoever waits for it is told. */
+  function unsent(item: Item, error: unknown): void {
+    if (item[0] === 'call') settle(item[1], ({ reject }) => reject(error))
+    else if (item[0] === 'tell') onFailure(item[1], error)
+    else if (item[0] === 'result') outbox.add(['error', item[1], toSent(error)])
+  }
+
   port.onMessage((message) => {
     for (const item of message as Item[]) {
       if (item[0] === 'call') answer(item[1], item[2], item[3])
@@ -108,12 +115,22 @@ export function createChannel<Out extends Methods<Out>, In extends Methods<In>>(
   }
 }
 
-function createOutbox(port: Port): { add(item: Item): void } {
+/** @param onUnsent told of an item that is no plain data, which is a fault of ours and costs only itself */
+function createOutbox(port: Port, onUnsent: (item: Item, error: unknown) => void): { add(item: Item): void } {
   let items: Item[] = []
+  const send = (batch: readonly Item[]): void => {
+    try {
+      port.send(batch)
+    } catch (error) {
+      const [only, ...others] = batch
+      if (only !== undefined && others.length === 0) onUnsent(only, error)
+      else for (const item of batch) send([item])
+    }
+  }
   const flush = (): void => {
     const batch = items
     items = []
-    port.send(batch)
+    send(batch)
   }
   return {
     add(item) {

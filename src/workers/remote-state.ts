@@ -32,7 +32,7 @@ export function createRemoteState(primary: Channel<ToPrimary>, bars: Bars, curre
     get tickets() {
       return current().config.tickets && tickets
     },
-    cancel: (address, request) => primary.call('cancel', { address, request }),
+    cancel: (address, { processId, key }) => primary.call('cancel', { address, request: { processId, key } }),
     takenBack(id) {
       const credential = credentials.get(id)
       credentials.delete(id)
