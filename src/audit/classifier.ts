@@ -13,7 +13,7 @@ const SHAPES_BYTES = 4 * 1024 * 1024
 const QUEUE = { texts: 2_000, units: 4 * 1024 * 1024 }
 const DEADLINE_MS = 250
 /** A statement that is held back until its text is known waits longer than a record does, and is refused behind this. */
-const DECISION_MS = 5_000
+const DECISION_MS = 10_000
 /** A text that takes longer holds everything up behind it: the worker is replaced. A busy machine takes tens of milliseconds. */
 const HANG_MS = 5_000
 
@@ -36,7 +36,7 @@ export interface ClassifierOptions {
   log: AuditLog
   /** Milliseconds after which a text's record does without; 250 without it. */
   deadline?: number | undefined
-  /** Milliseconds after which a decision does without; 5,000 without it. */
+  /** Milliseconds after which a decision does without; 10,000 without it. */
   decideWithin?: number | undefined
 }
 

@@ -63,7 +63,12 @@ const recordedDenial = z.looseObject({
       ref: z.looseObject({ head: z.looseObject({ name: text, revision: text }).optional() }).optional(),
     })
     .optional(),
-  db: z.looseObject({ response: z.looseObject({ status_code: text }).optional() }).optional(),
+  db: z
+    .looseObject({
+      response: z.looseObject({ status_code: text }).optional(),
+      query: z.looseObject({ text, summary: text }).optional(),
+    })
+    .optional(),
 })
 
 export type RecordedDenial = z.infer<typeof recordedDenial>
@@ -90,6 +95,7 @@ const STAGES: Readonly<Record<string, string>> = {
   decide: 'the policy',
   mint: 'the credential for the database',
   upstream: 'the connection to the database',
+  session: 'a statement in a session',
 }
 
 export function denialText(denial: RecordedDenial): string {
@@ -126,6 +132,7 @@ function headLines({ time, pgusher, client, tls, cicd, vcs, db }: RecordedDenial
     ['actor', actor],
     ['job', idp?.issuer === undefined ? unknownJob(idp?.token_sha256) : undefined],
     ['stage', `${stage}: ${STAGES[stage] ?? 'told by its name only'}`],
+    ['statement', db?.query?.text ?? db?.query?.summary],
     ['code', sqlstate === undefined ? code : `${code}, SQLSTATE ${sqlstate}`],
   ]
   return fields.flatMap(([name, value]) => (value === undefined ? [] : [`${name.padEnd(11)} ${printable(value)}`]))

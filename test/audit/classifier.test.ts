@@ -5,7 +5,7 @@ const log: string[] = []
 let classifier: Classifier
 
 beforeAll(async () => {
-  classifier = await createClassifier({ log: (_level, message) => log.push(message), deadline: 10_000 })
+  classifier = await createClassifier({ log: (_level, message) => log.push(message), deadline: 10_000, decideWithin: 30_000 })
 })
 afterAll(() => classifier.close())
 
@@ -89,5 +89,54 @@ describe('a classifier in a hurry', () => {
     await closing
     expect(results.every(({ text }, n) => text === `select ${n}`)).toBe(true)
     expect(await crowded.classify('select late')).toMatchObject({ settled: false, parsed: false })
+  })
+})
+
+describe('invariant 24: a decision about a statement', () => {
+  const crowdOf = (classifier: Classifier, count: number) =>
+    Array.from({ length: count }, (_, n) =>
+      classifier.classify(`select ${n} from t where ${'a = b and '.repeat(50)} c${n}`),
+    )
+
+  test('waits longer than a record, and not behind texts that wait for their records', async () => {
+    const crowded = await createClassifier({ log: () => {}, deadline: 0 })
+    const crowd = crowdOf(crowded, 300)
+    const landed: string[] = []
+    void Promise.all(crowd.map((one) => one.then(() => landed.push('record'))))
+    const known = await crowded.decide('truncate a.b')
+    expect(known).toMatchObject({ settled: true, parsed: true, statements: [{ needs: [{ classes: ['WRITE'] }] }] })
+    expect(crowded.decide('truncate a.b')).toBe(known)
+    // The last of the crowd has not been read, and is put to the front for who decides by it.
+    const last = `select 299 from t where ${'a = b and '.repeat(50)} c299`
+    expect(crowded.peek(last)).toBeUndefined()
+    expect(await crowded.decide(last)).toMatchObject({ settled: true, statements: [{ class: 'READ' }] })
+    await crowded.close()
+  })
+
+  test('without an answer in time, or behind the end, is none', async () => {
+    const slow = await createClassifier({ log: () => {}, deadline: 0, decideWithin: 0 })
+    const crowd = crowdOf(slow, 50)
+    const unknown = { settled: false, parsed: false, statements: [] }
+    expect(await slow.decide('truncate a.b')).toMatchObject(unknown)
+    const late = slow.decide('truncate a.c')
+    const closing = slow.close()
+    expect(await late).toMatchObject(unknown)
+    expect(slow.decide('truncate a.d')).toMatchObject(unknown)
+    await Promise.all([closing, ...crowd])
+  })
+
+  test('is none where too many wait', async () => {
+    const crowded = await createClassifier({ log: () => {} })
+    const all = Array.from({ length: 2_100 }, (_, n) => crowded.decide(`drop table t${n}`))
+    const results = await Promise.all(all)
+    expect(results.filter(({ settled }) => !settled).length).toBeGreaterThan(50)
+    expect(results.every(({ settled, statements }) => !settled || statements[0]?.class === 'DDL')).toBe(true)
+    await crowded.close()
+  })
+
+  test('about what crashes the parser is none, and those behind it have theirs', async () => {
+    const bomb = classifier.decide(`select ${'3+'.repeat(20_000)}1`)
+    expect(await classifier.decide('drop table a.b')).toMatchObject({ statements: [{ class: 'DDL' }] })
+    expect(await bomb).toMatchObject({ settled: true, parsed: false })
   })
 })
