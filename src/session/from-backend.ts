@@ -46,10 +46,10 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
   function onHeader(type: number, length: number): number {
     switch (type) {
       case B.DataRow:
-        tracker.rowReceived(length + HEADER)
+        tracker.rowsReceived(1, length + HEADER)
         return 0
       case B.CopyData:
-        tracker.rowReceived(length + HEADER)
+        tracker.rowsReceived(1, length + HEADER)
         return 0
       case B.BindComplete:
         tracker.bindComplete()
@@ -139,5 +139,14 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
     rules.onParameter(buffer.toString('utf8', start, nameEnd), buffer.toString('utf8', nameEnd + 1, valueEnd))
   }
 
-  return { onHeader, onBody, onDropped: () => rules.inject(instead!) }
+  return {
+    onHeader,
+    onBody,
+    runs: [B.DataRow, B.CopyData],
+    onRun(_type, count, bytes) {
+      tracker.rowsReceived(count, bytes)
+      return true
+    },
+    onDropped: () => rules.inject(instead!),
+  }
 }

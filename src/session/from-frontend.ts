@@ -272,7 +272,13 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
     if (type === F.FunctionCall && !terminated) rules.inject(FAILING_QUERY)
   }
 
-  return { onHeader, onBody, onRest, onDropped }
+  /** As `onHeader`, which lets CopyData pass in any state but behind Terminate. */
+  function onRun(_type: number, _count: number, bytes: number): boolean {
+    if (!terminated) tracker.copyData(bytes)
+    return !terminated
+  }
+
+  return { onHeader, onBody, onRest, onDropped, runs: [F.CopyData], onRun }
 }
 
 /** Bytes that are looked through here: crossing into C++ for a name of four costs more than the search. */

@@ -79,6 +79,7 @@ function refusing(handler: FrameHandler, tracker: StatementTracker, inject: (byt
   /** Of a refused Parse, with its NUL. */
   let name: Buffer = Buffer.alloc(1)
   return {
+    ...handler,
     onHeader(type, length) {
       const answer = handler.onHeader(type, length)
       return tracker.refusal === undefined || answer === STOP || answer >= DROP ? answer : DROP + answer

@@ -42,8 +42,8 @@ export class StatementRecords {
     this.#responseBytes += bytes
   }
 
-  rowReceived(bytes: number): void {
-    this.rows++
+  rowsReceived(count: number, bytes: number): void {
+    this.rows += count
     this.#responseBytes += bytes
   }
 

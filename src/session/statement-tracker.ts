@@ -166,8 +166,8 @@ export class StatementTracker {
     this.#records.received(bytes)
   }
 
-  rowReceived(bytes: number): void {
-    this.#records.rowReceived(bytes)
+  rowsReceived(count: number, bytes: number): void {
+    this.#records.rowsReceived(count, bytes)
   }
 
   parseComplete(): void {

@@ -95,6 +95,60 @@ test('however a stream is cut, the same messages are seen and the same bytes rel
   )
 })
 
+test('messages taken as runs add up to the same, in the same order, and the same bytes are released', () => {
+  const typed = fc.record({
+    type: fc.constantFrom(20, 21, 22, 5, 10, 11),
+    body: fc.uint8Array({ maxLength: 30 }).map((bytes) => Buffer.from(bytes)),
+  })
+  const sums = (chunks: Buffer[], runs: readonly number[], taken: boolean) => {
+    const totals: [number, number, number][] = []
+    const released: Buffer[] = []
+    const add = (type: number, count: number, bytes: number): void => {
+      const last = totals.at(-1)
+      if (last?.[0] === type) {
+        last[1] += count
+        last[2] += bytes
+      } else totals.push([type, count, bytes])
+    }
+    const scanner = createFrameScanner(
+      {
+        onHeader(type, length) {
+          add(type, 1, length + 5)
+          return type === 10 ? STOP : type < 10 ? DROP : type % 2
+        },
+        onBody: (type) => type !== 11,
+        onDropped: (type) => void released.push(Buffer.from(`<${type}>`)),
+        runs,
+        onRun(type, count, bytes) {
+          if (taken) add(type, count, bytes)
+          return taken
+        },
+      },
+      (type) => (type === 21 ? 20 : 1_000),
+    )
+    const kept = chunks.every((chunk) => scanner.scan(chunk, (bytes) => void released.push(Buffer.from(bytes))))
+    return {
+      totals,
+      kept,
+      violation: scanner.violation,
+      atBoundary: scanner.atBoundary,
+      released: Buffer.concat(released),
+    }
+  }
+  fc.assert(
+    fc.property(
+      fc.array(typed, { maxLength: 40 }),
+      fc.array(fc.integer({ min: 1, max: 300 }), { minLength: 1 }),
+      fc.constantFrom([20], [20, 22], [22, 21]),
+      fc.boolean(),
+      (messages, cuts, runs, taken) => {
+        const chunks = slices(Buffer.concat(messages.map(frame)), cuts)
+        expect(sums(chunks, runs, taken)).toEqual(sums(chunks, [], false))
+      },
+    ),
+  )
+})
+
 test('nothing of a stopped message or behind it is released, wherever the chunks are cut', () => {
   fc.assert(
     fc.property(
