@@ -14,6 +14,8 @@ export interface Need {
   classes: readonly AllowedClass[]
   /** What needs it: `DELETE`, `function public.refresh`. Names are the job's. */
   what: string
+  /** Of SET ROLE: a session that has this role anyway needs nothing for it. */
+  role?: string
 }
 
 export interface Needs {
@@ -59,8 +61,11 @@ function add(into: Collected, what: string, ...classes: readonly AllowedClass[])
   if (!into.needs.has(key)) into.needs.set(key, { classes, what })
 }
 
-function addSetting(into: Collected, { name, identity, guard }: SettingChange): void {
-  if (identity) add(into, `SET ${name}`, 'MISC_SET')
+function addSetting(into: Collected, { name, value, identity, guard }: SettingChange): void {
+  const what = `SET ${name}`
+  if (name === 'role' && value !== undefined) {
+    into.needs.set(`${what} ${value}`, { classes: ['MISC_SET'], what, role: value })
+  } else if (identity) add(into, what, 'MISC_SET')
   if (name === undefined) add(into, 'set_config of a setting that the text does not name', 'FUNCTION')
   if (guard !== undefined) into.guards.add(guard)
 }

@@ -10,6 +10,8 @@ export type Guard = 'read_only' | 'encoding' | 'strings'
 export interface SettingChange {
   /** In lower case; undefined where the text does not tell. */
   name: string | undefined
+  /** Of SET ROLE, where the text tells it. */
+  value?: string
   /** It changes who the session is, or what its triggers do. */
   identity: boolean
   guard: Guard | undefined
@@ -38,7 +40,8 @@ function settingChange(name: string, value: string | undefined | { reset: true }
   const lower = name.toLowerCase()
   const reset = typeof value === 'object'
   const text = typeof value === 'string' ? value : ''
-  const change = { name: lower, identity: IDENTITY.has(lower) && !reset, guard: undefined }
+  const change: SettingChange = { name: lower, identity: IDENTITY.has(lower) && !reset, guard: undefined }
+  if (lower === 'role' && typeof value === 'string') return { ...change, value }
   if (READ_ONLY.has(lower)) {
     // RESET of the transaction's own is its beginning, whatever that was; of the session's default it is the StartupMessage's value.
     const stays = reset ? lower.startsWith('default_') : TRUE.has(text.toLowerCase())

@@ -56,12 +56,20 @@ async function check({ config: file, live, files }: Options): Promise<number> {
     count(policy.databases.size, 'database'),
     count(policy.rules.length, 'rule'),
   ]
-  process.stdout.write(`${file}: no errors; ${counts.join(', ')}; policy version ${policy.version}\n`)
+  process.stdout.write(`${file}: no errors; ${counts.join(', ')}; policy version ${policy.version}\n${limits(policy)}`)
   return live === true ? checkLive(loaded.config, policy) : EXIT.ok
 }
 
 function count(number: number, word: string): string {
   return `${number} ${word}${number === 1 ? '' : 's'}`
+}
+
+/** A line for each rule that limits statements. */
+function limits({ rules }: Policy): string {
+  const limited = rules.flatMap(({ config: { name, allow } }) =>
+    allow?.statements === undefined ? [] : [`  rule ${name}: statements ${allow.statements.join(', ')}\n`],
+  )
+  return limited.join('')
 }
 
 async function checkLive(config: Config, policy: Policy): Promise<number> {

@@ -1,7 +1,9 @@
-/** Load-time refusals about `allow.statements`. */
+/** Load-time refusals and warnings about `allow.statements`. */
+import { quote } from '../config/quote.ts'
 import type { RuleConfig } from '../config/schema.ts'
 import type { Path } from '../config/yaml-source.ts'
 import type { Report } from './report.ts'
+import { writesNothing } from './statement-limit.ts'
 
 export function checkStatements(report: Report, at: Path, { allow }: RuleConfig): void {
   const classes = allow?.statements
@@ -22,5 +24,22 @@ export function checkStatements(report: Report, at: Path, { allow }: RuleConfig)
       'the commands of the replication protocol are not SQL, so statements cannot limit them',
       'make a rule of its own for replication, without statements',
     )
+  }
+  if (writesNothing(classes)) checkRole(report, at, allow)
+}
+
+/** What a rule cannot see is up to the role's privileges: one that another rule grants for writing has them. */
+function checkRole(report: Report, at: Path, { database, role }: NonNullable<RuleConfig['allow']>): void {
+  for (const { name, allow } of report.loaded.config.rules) {
+    if (allow === undefined || (allow.statements !== undefined && writesNothing(allow.statements))) continue
+    const shared = role.find((one) => allow.role.includes(one))
+    const both = database.some((one) => allow.database.includes(one))
+    if (shared === undefined || !both) continue
+    report.warning(
+      [...at, 'allow', 'role'],
+      `this rule only reads, and role ${quote(shared)} may write, for rule ${quote(name)}`,
+      'grant a role without the privileges to write: reading SQL does not see what a function does',
+    )
+    return
   }
 }

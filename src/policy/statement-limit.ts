@@ -10,11 +10,15 @@ export function statementLimit({ config, explain }: CompiledRule, classes: reado
   const { message, contact } = config.on_deny ?? {}
   return {
     classes: [...new Set(classes)],
-    readOnly: classes.every((one) => READ_ONLY.has(one)),
+    readOnly: writesNothing(classes),
     explain,
     ...(message === undefined ? {} : { message }),
     ...(contact === undefined ? {} : { contact }),
   }
+}
+
+export function writesNothing(classes: readonly AllowedClass[]): boolean {
+  return classes.every((one) => READ_ONLY.has(one))
 }
 
 /** Whether a session that runs under the limit of `before` may go on under the policy that now gives `after`. */

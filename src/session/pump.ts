@@ -126,6 +126,8 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
       if (!full) source.resume()
     },
     again() {
+      // Nobody is there any more who wants an answer.
+      if (source.destroyed) return
       held = false
       onData(NOTHING)
       if (!held && !full) source.resume()

@@ -7,7 +7,7 @@
 import { isAscii, isUtf8 } from 'node:buffer'
 import type { Classification } from '../audit/classification.ts'
 import { jsonValue } from '../audit/json.ts'
-import { isPlainEncoding } from '../audit/sql-settings.ts'
+import { type Guard, isPlainEncoding } from '../audit/sql-settings.ts'
 import { printable, quote } from '../config/quote.ts'
 import { AccessError } from '../errors.ts'
 import { errorFrame } from '../frontend/respond.ts'
@@ -48,16 +48,15 @@ const BACKSLASH = 0x5c
 const WRITING = new Set(['WRITE', 'DDL', 'ROLE'])
 const READ_ONLY_TRANSACTION = '25006'
 
-const GUARDED = {
-  read_only: 'it switches off the read-only transactions',
-  encoding: 'it sets a client_encoding in which a quote can be part of a character',
-  strings: 'it switches standard_conforming_strings off, and statements would be read in another way',
-} as const
-
 export function createStatementRules({ grant, limit, parameters, read }: StatementRulesOptions): StatementRules {
   const rule = `rule ${quote(grant.rule)}`
   const allowed = limit.explain ? `${rule} allows ${list(limit.classes, 'and')}` : `${rule} does not allow that`
   const limits = `${rule} lets only such statements pass as pgusher can read`
+  const guarded: Readonly<Record<Guard, string>> = {
+    read_only: `it switches read-only transactions off, and ${rule} is read-only`,
+    encoding: `it sets a client_encoding in which a quote can be part of a character, and ${limits}`,
+    strings: `it switches standard_conforming_strings off, and ${limits}`,
+  }
   // RESET and ROLLBACK come back to what was at the beginning, and are known of only later: that counts for as long as the session.
   let encoding = parameters.clientEncoding
   const unplainAtFirst = isPlainEncoding(encoding) ? undefined : encoding
@@ -96,14 +95,16 @@ export function createStatementRules({ grant, limit, parameters, read }: Stateme
     const more = detail === undefined ? {} : { detail }
     for (const { needs, guards } of statements) {
       if (needs === undefined) return { ...unreadable(true), ...more }
-      const unmet = needs.find(({ classes }) => !classes.some((one) => limit.classes.includes(one)))
+      const unmet = needs.find(
+        ({ classes, role }) => role !== grant.role && !classes.some((one) => limit.classes.includes(one)),
+      )
       if (unmet !== undefined) {
         const why = `${printable(unmet.what)} needs ${list(unmet.classes, 'or')}, and ${allowed}`
         const writes = limit.readOnly && unmet.classes.every((one) => WRITING.has(one))
         return { why, ...more, ...(writes ? { sqlstate: READ_ONLY_TRANSACTION } : {}) }
       }
       const guard = guards.find((one) => one !== 'read_only' || limit.readOnly)
-      if (guard !== undefined) return { why: `${GUARDED[guard]} that ${rule} relies on`, ...more }
+      if (guard !== undefined) return { why: guarded[guard], ...more }
     }
     return undefined
   }
@@ -115,6 +116,7 @@ export function createStatementRules({ grant, limit, parameters, read }: Stateme
 
   /** Bytes whose meaning is not certain. */
   function uncertain(text: Buffer): Reason | undefined {
+    if (text.length > MAX_TEXT_BYTES) return tooLong(limits)
     const unplain = unplainAtFirst ?? (isPlainEncoding(encoding) ? undefined : encoding)
     if (unplain !== undefined && !isAscii(text)) {
       const hint = 'Begin the session with client_encoding UTF8.'
@@ -138,15 +140,18 @@ export function createStatementRules({ grant, limit, parameters, read }: Stateme
       const known = read(text.toString(encoding === 'UTF8' ? 'utf8' : 'latin1'))
       return known instanceof Promise ? known.then(verdictOn) : verdictOn(known)
     },
-    tooLong: () =>
-      refusal({
-        why: `it is longer than ${MAX_TEXT_BYTES / 1024} KiB, and ${limits}`,
-        hint: 'Send data by COPY or as parameters, or several statements one by one.',
-      }),
+    tooLong: () => refusal(tooLong(limits)),
     follow(name, value) {
       if (name === 'client_encoding') encoding = value
       else if (name === 'standard_conforming_strings') strings = value === 'on'
     },
+  }
+}
+
+function tooLong(limits: string): Reason {
+  return {
+    why: `it is longer than ${MAX_TEXT_BYTES / 1024} KiB, and ${limits}`,
+    hint: 'Send data by COPY or as parameters, or several statements one by one.',
   }
 }
 

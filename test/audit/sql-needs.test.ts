@@ -217,3 +217,14 @@ describe('invariant 22: in which encodings a statement can be read', () => {
 test('a text that names a setting is not taken for another of its shape', () => {
   expect(shapeOf("select set_config('a', 'b', false)")).toBeUndefined()
 })
+
+test('SET ROLE says which role, for sessions that have it anyway: Flyway sends it behind each migration', () => {
+  const roleOf = (sql: string) => analyze(sql).statements[0]?.needs?.map(({ role }) => role)
+  expect(roleOf("set role 'shop_migrator'")).toEqual(['shop_migrator'])
+  expect(roleOf('set local role Shop_Migrator')).toEqual(['shop_migrator'])
+  expect(roleOf("select set_config('role', 'bob', false)")).toEqual([undefined, 'bob'])
+  expect(roleOf("select set_config('role', 'bob', false), set_config('role', 'shop_migrator', false)")).toEqual([
+    ...[undefined, 'bob', 'shop_migrator'],
+  ])
+  expect(roleOf('reset role')).toEqual([])
+})

@@ -247,6 +247,7 @@ describe('invariant 23: what a statement can do counts', () => {
   test.each([
     ['select public.add(1)', 'E 42501 statement refused: function public.add needs FUNCTION'],
     ['do $$ begin truncate numbers; end $$', 'E 42501 statement refused: DO needs FUNCTION'],
+    ['set role shop_reader', 'E 42501 statement refused: SET role needs MISC_SET'],
     ["copy numbers to program 'x'", 'E 42501 statement refused: COPY TO PROGRAM needs FUNCTION'],
     [`select E'a\\'', public.add(1) --'`, 'E 42501 statement refused: function public.add needs FUNCTION'],
     [`select U&"\\0061dd"(1)`, 'E 42501 statement refused: function add needs FUNCTION'],
@@ -257,7 +258,14 @@ describe('invariant 23: what a statement can do counts', () => {
 
   test('what every session needs passes, and so does what was prepared', async () => {
     await during('github', async (client) => {
-      const all = ['set search_path = public', 'begin', 'savepoint a', 'declare c cursor for select 7', 'fetch c']
+      const all = [
+        "set role 'shop_migrator'",
+        'set search_path = public',
+        'begin',
+        'savepoint a',
+        'declare c cursor for select 7',
+        'fetch c',
+      ]
       for (const sql of [...all, 'rollback to a', 'commit', 'prepare p(int) as select $1 + 1', 'execute p(1)'])
         expect((await client.ask(query(sql))).filter((text) => text.startsWith('E'))).toEqual([])
       client.send(parse('q', 'select $1::int + 2'), bind('', 'q', ['1']), execute(''), sync, query('discard all'))
@@ -316,7 +324,7 @@ describe('invariant 22: bytes mean to pgusher what they mean to PostgreSQL', () 
         "select set_config('client_encoding', 'gbk', true)",
       ])
         expect(told(await client.ask(query(sql)))).toEqual([
-          'E 42501 statement refused: it sets a client_encoding in which a quote can be part of a character that rule "migrate" relies on',
+          'E 42501 statement refused: it sets a client_encoding in which a quote can be part of a character, and rule "migrate" lets only such statements pass as pgusher can read',
           'Z I',
         ])
       expect((await client.ask(query("set client_encoding = 'latin1'"))).slice(0, 2)).toEqual([

@@ -72,7 +72,7 @@ describe('a session of a rule that writes nothing', () => {
   ])('stays so: %s', async (sql) => {
     using client = await rawSession(stage, { token: await stage.token() })
     expect(told(await client.ask(query(sql)))).toEqual([
-      'E 42501 statement refused: it switches off the read-only transactions that rule "read-only" relies on',
+      'E 42501 statement refused: it switches read-only transactions off, and rule "read-only" is read-only',
       'Z I',
     ])
     expect(told(await client.ask(query('begin')))).toEqual(['C BEGIN', 'Z T'])
