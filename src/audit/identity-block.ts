@@ -83,9 +83,22 @@ function members(fields: Fields): string {
   return json === '{}' ? '' : `,${json.slice(1, -1)}`
 }
 
+/** Not from Buffer's pool, of which a part that lives as long as a session keeps all 64 KiB. */
+function bytesOf(json: string): Buffer {
+  const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(json))
+  bytes.write(json)
+  return bytes
+}
+
+/** By principal, which the sessions of one token share, what they say of it: the newest, as jobs mostly use one database and role. */
+const shared = new WeakMap<Principal, Buffer>()
+
 export function identityBlock(identity: SessionIdentity): IdentityBlock {
   const fields = identityFields(identity)
-  const pgusher = Buffer.from(members(fields.pgusher))
-  const rest = Buffer.from(`}${members(fields.top)},"db":{${members(fields.db).slice(1)}`)
+  const json = members(fields.pgusher)
+  const known = identity.principal && shared.get(identity.principal)
+  const pgusher = known?.toString() === json ? known : bytesOf(json)
+  if (identity.principal !== undefined) shared.set(identity.principal, pgusher)
+  const rest = bytesOf(`}${members(fields.top)},"db":{${members(fields.db).slice(1)}`)
   return { pgusher, rest, bytes: pgusher.length + rest.length }
 }

@@ -54,7 +54,7 @@ export type HandshakeResult = CancelHandshake | StartupHandshake | HttpHandshake
  * @throws ConnectionClosedError
  */
 export async function handshake(socket: Socket, options: HandshakeOptions): Promise<HandshakeResult> {
-  socket.on('error', () => {})
+  socket.on('error', ignoreError)
   const channel: Channel = {
     socket,
     stream: socket,
@@ -93,6 +93,9 @@ export async function handshake(socket: Socket, options: HandshakeOptions): Prom
     throw error
   }
 }
+
+/** Stays for good, so it is none that would keep the handshake with it. */
+function ignoreError(): void {}
 
 /** The connection as it is negotiated: `stream` and `reader` change when TLS takes over. */
 interface Channel {

@@ -23,7 +23,7 @@ export async function acceptTls(
   // Ours first, for a client that offers both. One that offers neither gets the alert no_application_protocol from OpenSSL.
   const ALPNProtocols = direct ? [ALPN_PROTOCOL, ALPN_HTTP] : [ALPN_PROTOCOL]
   const secured = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols })
-  secured.on('error', () => {})
+  secured.on('error', ignoreError)
   // Node 24 reports an error after the handshake (a bad record, renegotiation) by this event alone unless a tls.Server owns
   // the socket, and reads nothing more: without this line the stream would hang for good.
   secured.on('_tlsError', (error: Error) => secured.destroy(error))
@@ -32,6 +32,9 @@ export async function acceptTls(
   secured.disableRenegotiation()
   return secured
 }
+
+/** Stays for good, so it is none that would keep the handshake with it. */
+function ignoreError(): void {}
 
 function established(secured: TLSSocket): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()

@@ -38,19 +38,6 @@ export const EMPTY_STATEMENT: NamedStatement = {
   executed: false,
 }
 
-export interface NameMap {
-  get(name: string): NamedStatement | undefined
-  set(name: string, statement: NamedStatement): void
-  delete(name: string): void
-  clear(): void
-  /** But for the unnamed one. */
-  all(): Iterable<[name: string, statement: NamedStatement]>
-  /** PREPARE or DECLARE by SQL. All names are forgotten where the text does not tell for certain which one it is. */
-  addFromSql(text: StatementText | undefined, verb: 'prepare' | 'declare'): void
-  /** DEALLOCATE or CLOSE by SQL; as `addFromSql`. */
-  removeFromSql(text: StatementText | undefined, verb: 'deallocate' | 'close'): void
-}
-
 /** A session that prepares more than this keeps the newest; PostgreSQL itself would hold about 100 MB by then. */
 const MAX_NAMES = 10_000
 /** Characters of all texts of a session. When there are more, the oldest are cut. */
@@ -60,88 +47,103 @@ const CUT_CHARS = 256
 /** NAMEDATALEN - 1. PostgreSQL looks names up by so many bytes: `…a` and `…b` with 63 bytes before them are one name (tried). */
 const MAX_NAME = 63
 
-/** @param onForget is told of each that goes, before its text is cut too */
-export function createNameMap(onForget: (name: string, statement: NamedStatement) => void = () => {}): NameMap {
+/** A class with tables where there is something for them: two of each session, of which most hold nothing but the unnamed one. */
+export class NameMap {
+  readonly #onForget: (name: string, statement: NamedStatement) => void
   /** Most transactions use the unnamed portal, and it goes with each: in a Map it was 3 % of the CPU. It counts for none of the bounds. */
-  let unnamed: NamedStatement | undefined
-  const names = new Map<string, NamedStatement>()
+  #unnamed: NamedStatement | undefined
+  #names: Map<string, NamedStatement> | undefined
   /** Those whose text can be cut, oldest first. */
-  const long = new Set<string>()
-  let chars = 0
+  #long: Set<string> | undefined
+  #chars = 0
 
-  function remove(key: string): void {
-    if (key === '') {
-      setUnnamed(undefined)
-      return
-    }
-    const known = names.get(key)
-    if (known === undefined) return
-    chars -= known.text.text?.length ?? 0
-    names.delete(key)
-    long.delete(key)
-    onForget(key, known)
+  /** @param onForget is told of each that goes, before its text is cut too */
+  constructor(onForget: (name: string, statement: NamedStatement) => void = () => {}) {
+    this.#onForget = onForget
   }
 
-  function setUnnamed(statement: NamedStatement | undefined): void {
-    const known = unnamed
-    unnamed = statement
-    if (known !== undefined) onForget('', known)
+  get(name: string): NamedStatement | undefined {
+    return name === '' ? this.#unnamed : this.#names?.get(name.slice(0, MAX_NAME))
   }
 
-  function cutOldest(): void {
-    for (const key of long) {
-      if (chars <= MAX_CHARS) return
-      const known = names.get(key)!
-      onForget(key, known)
-      const text = cut(known.text)
-      chars -= known.text.text!.length - text.text!.length
-      names.set(key, { ...known, text })
-      long.delete(key)
-    }
-  }
-
-  function set(name: string, statement: NamedStatement): void {
+  set(name: string, statement: NamedStatement): void {
     if (name === '') {
-      setUnnamed(statement)
+      this.#setUnnamed(statement)
       return
     }
     const key = name.slice(0, MAX_NAME)
-    remove(key)
-    if (names.size >= MAX_NAMES) remove(names.keys().next().value!)
-    names.set(key, statement)
+    this.#remove(key)
+    this.#names ??= new Map()
+    if (this.#names.size >= MAX_NAMES) this.#remove(this.#names.keys().next().value!)
+    this.#names.set(key, statement)
     const length = statement.text.text?.length ?? 0
-    chars += length
-    if (length > CUT_CHARS) long.add(key)
-    if (chars > MAX_CHARS) cutOldest()
+    this.#chars += length
+    if (length > CUT_CHARS) this.#long = (this.#long ?? new Set()).add(key)
+    if (this.#chars > MAX_CHARS) this.#cutOldest(this.#names)
   }
 
-  function clear(): void {
-    setUnnamed(undefined)
-    // Clearing a Map makes a new table.
-    if (names.size === 0) return
-    const all = [...names]
-    names.clear()
-    long.clear()
-    chars = 0
-    for (const [key, statement] of all) onForget(key, statement)
+  delete(name: string): void {
+    this.#remove(name.slice(0, MAX_NAME))
   }
 
-  return {
-    get: (name) => (name === '' ? unnamed : names.get(name.slice(0, MAX_NAME))),
-    set,
-    delete: (name) => remove(name.slice(0, MAX_NAME)),
-    clear,
-    all: () => names,
-    addFromSql(text, verb) {
-      const name = sqlName(text?.text, verb)
-      if (text === undefined || name === undefined) clear()
-      else set(name, { text, statement: verb === 'prepare' ? name : '', bindBytes: 0, executed: true })
-    },
-    removeFromSql(text, verb) {
-      const name = sqlName(text?.text, verb)
-      if (name === undefined) clear()
-      else remove(name)
-    },
+  clear(): void {
+    this.#setUnnamed(undefined)
+    const names = this.#names
+    if (names === undefined) return
+    this.#names = undefined
+    this.#long = undefined
+    this.#chars = 0
+    for (const [key, statement] of names) this.#onForget(key, statement)
+  }
+
+  /** But for the unnamed one. */
+  all(): Iterable<[name: string, statement: NamedStatement]> {
+    return this.#names ?? []
+  }
+
+  /** PREPARE or DECLARE by SQL. All names are forgotten where the text does not tell for certain which one it is. */
+  addFromSql(text: StatementText | undefined, verb: 'prepare' | 'declare'): void {
+    const name = sqlName(text?.text, verb)
+    if (text === undefined || name === undefined) this.clear()
+    else this.set(name, { text, statement: verb === 'prepare' ? name : '', bindBytes: 0, executed: true })
+  }
+
+  /** DEALLOCATE or CLOSE by SQL; as `addFromSql`. */
+  removeFromSql(text: StatementText | undefined, verb: 'deallocate' | 'close'): void {
+    const name = sqlName(text?.text, verb)
+    if (name === undefined) this.clear()
+    else this.#remove(name)
+  }
+
+  #remove(key: string): void {
+    if (key === '') {
+      this.#setUnnamed(undefined)
+      return
+    }
+    const known = this.#names?.get(key)
+    if (known === undefined) return
+    this.#chars -= known.text.text?.length ?? 0
+    this.#names?.delete(key)
+    this.#long?.delete(key)
+    this.#onForget(key, known)
+  }
+
+  #setUnnamed(statement: NamedStatement | undefined): void {
+    const known = this.#unnamed
+    this.#unnamed = statement
+    if (known !== undefined) this.#onForget('', known)
+  }
+
+  #cutOldest(names: Map<string, NamedStatement>): void {
+    for (const key of this.#long ?? []) {
+      if (this.#chars <= MAX_CHARS) return
+      const known = names.get(key)!
+      this.#onForget(key, known)
+      const text = cut(known.text)
+      this.#chars -= known.text.text!.length - text.text!.length
+      names.set(key, { ...known, text })
+      this.#long?.delete(key)
+    }
   }
 }
 

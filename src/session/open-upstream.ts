@@ -111,7 +111,9 @@ function sessionUpstream(
   reused: boolean | undefined,
   warm?: WarmConnection,
 ): SessionUpstream {
-  const { target, grant } = options
+  // Not the options, nor the connection: the settings of both are not needed to the end.
+  const { target, grant, cancelTimeout, onCancelFailure, warm: pool } = options
+  const { socket, backendKey } = connection
   let ours = true
   /** A CancelRequest that is on its way would meet whoever has the connection next. */
   let cancelled = false
@@ -125,16 +127,16 @@ function sessionUpstream(
       (() => {
         if (!ours || cancelled) return false
         ours = false
-        options.warm.park(warm, { ...limits, keep: Math.min(limits.keep, grant.maxConnections) })
+        pool.park(warm, { ...limits, keep: Math.min(limits.keep, grant.maxConnections) })
         return true
       }),
     async cancel() {
       if (!ours) return
       cancelled = true
-      await cancelUpstream(target, connection.backendKey, options.cancelTimeout).catch(options.onCancelFailure)
+      await cancelUpstream(target, backendKey, cancelTimeout).catch(onCancelFailure)
     },
     close() {
-      if (ours) connection.socket.destroy()
+      if (ours) socket.destroy()
     },
   }
 }

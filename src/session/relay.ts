@@ -50,9 +50,9 @@ export interface RelayOptions {
 
 export interface Relay {
   /** Statements run or a transaction is open: what a drain waits for. */
-  readonly busy: boolean
-  /** That have ended. */
-  readonly statements: number
+  busy(): boolean
+  /** How many have ended. */
+  statements(): number
   readonly ended: Promise<RelayEnd>
   /** Ends the session; a second call does nothing. */
   end(reason: EndReason, error: AccessError): void
@@ -76,6 +76,8 @@ const COPY_FAIL = Buffer.from('f\0\0\0\x17the client is gone\0', 'latin1')
 
 export function startRelay(options: RelayOptions): Relay {
   const { client, upstream, grant, audit } = options
+  // Each by itself: the options, which hold what was read before, are not needed to the end.
+  const { recorder, cancel, handBack, onStatement, onFailure } = options
   const { promise: ended, resolve } = Promise.withResolvers<RelayEnd>()
   const timers = new Set<NodeJS.Timeout>()
   let decode = decoderFor(options.clientEncoding)
@@ -94,7 +96,7 @@ export function startRelay(options: RelayOptions): Relay {
   const tracker = new StatementTracker(recordStatement)
   const frontend = createFrontendHandler(tracker, {
     functionCall: grant.functionCall,
-    auditAccepts: () => options.recorder.accepting,
+    auditAccepts: () => recorder.accepting,
     decode: () => decode,
     inject: (bytes) => fromClient.inject(bytes),
     ...{ prefetch, stop: refuse, onTerminate },
@@ -143,7 +145,7 @@ export function startRelay(options: RelayOptions): Relay {
   function recordStatement(record: StatementRecord): void {
     const byUs = end?.error !== undefined && record.outcome !== 'success' && record.errorType === undefined
     audit.statement(byUs ? { ...record, errorType: end?.reason } : record)
-    options.onStatement(record.outcome)
+    onStatement(record.outcome)
   }
 
   function readClock(): void {
@@ -161,7 +163,7 @@ export function startRelay(options: RelayOptions): Relay {
       reason: 'killed',
       error: new AccessError('internal_error', 'session ended: internal error in pgusher'),
     }
-    options.onFailure(error)
+    onFailure(error)
     destroyBoth()
   }
 
@@ -194,7 +196,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   function prefetch(text: string, truncated: boolean): void {
     audit.prefetch(text)
-    if (!marked && options.handBack !== undefined) marked = truncated || mayMakeSetting(text)
+    if (!marked && handBack !== undefined) marked = truncated || mayMakeSetting(text)
   }
 
   function onTerminate(): boolean {
@@ -205,14 +207,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   /** At Terminate: PostgreSQL has answered everything, and has nothing to say that was not passed on. */
   function mayKeep(): boolean {
-    if (
-      options.handBack === undefined ||
-      marked ||
-      end !== undefined ||
-      refused !== undefined ||
-      clientGone ||
-      fatalSeen
-    )
+    if (handBack === undefined || marked || end !== undefined || refused !== undefined || clientGone || fatalSeen)
       return false
     const open = upstream.writable && !upstream.readableEnded && upstream.writableLength === 0
     return open && upstreamScanner.between && tracker.settled
@@ -220,7 +215,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   function keepUpstream(): void {
     keeping = false
-    handedBack = options.handBack?.() ?? false
+    handedBack = handBack?.() ?? false
     if (!handedBack) {
       fromClient.inject(TERMINATE)
       return
@@ -259,7 +254,7 @@ export function startRelay(options: RelayOptions): Relay {
     if (handedBack) return
     const late = tracker.running > 0 && !upstream.destroyed
     upstream.destroy()
-    if (late) for (const delay of LATE_CANCELS) setTimeout(() => void options.cancel(), delay).unref()
+    if (late) for (const delay of LATE_CANCELS) setTimeout(() => void cancel(), delay).unref()
   }
 
   /** A client that still takes what was sent to it is given the time for it. */
@@ -295,7 +290,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   function cancelForGood(): void {
     readClock()
-    if (tracker.running > 0) void options.cancel()
+    if (tracker.running > 0) void cancel()
     fromUpstream.discard()
     after(CLOSE_GRACE - END_GRACE, destroyBoth)
   }
@@ -309,7 +304,7 @@ export function startRelay(options: RelayOptions): Relay {
       settle()
       return
     }
-    if (tracker.running > 0 && !terminated) void options.cancel()
+    if (tracker.running > 0 && !terminated) void cancel()
     fromUpstream.discard()
     finishUpstream()
     if (!terminated || tracker.running === 0) after(CLOSE_GRACE, cutUpstream)
@@ -324,7 +319,8 @@ export function startRelay(options: RelayOptions): Relay {
         fromUpstream.atBoundary(() => fromUpstream.inject(frame))
       }
     }
-    upstream.end()
+    // Ending twice makes an error with its stack, which nobody sees: 2 % of a connection.
+    if (!upstream.writableEnded) upstream.end()
     fromClient.drain()
     client.end()
     closeBoth()
@@ -337,7 +333,7 @@ export function startRelay(options: RelayOptions): Relay {
 
   function endSession(reason: EndReason, error: AccessError): void {
     readClock()
-    if (tracker.running > 0) void options.cancel()
+    if (tracker.running > 0) void cancel()
     if (end !== undefined) {
       // The job is gone or told already, and what it left running shall not outlive this.
       after(END_GRACE, destroyBoth)
@@ -372,28 +368,23 @@ export function startRelay(options: RelayOptions): Relay {
     })
   }
 
-  function begin(): void {
+  function begin(clientRest: Buffer, upstreamRest: Buffer): void {
     client.on('error', () => client.destroy())
     upstream.on('error', destroyUpstream)
     client.once('close', clientClosed)
     upstream.once('close', upstreamClosed)
-    fromUpstream.start(options.upstreamRest)
-    fromClient.start(options.clientRest)
+    fromUpstream.start(upstreamRest)
+    fromClient.start(clientRest)
     // What happened before there were listeners is not said again.
     if (client.destroyed) clientClosed()
     else if (client.readableEnded) clientEnded()
     if (upstream.closed && !handedBack) upstreamClosed()
   }
 
-  begin()
-  return {
-    get busy() {
-      return tracker.running > 0 || tracker.transaction !== 'idle'
-    },
-    get statements() {
-      return tracker.totals.statements
-    },
-    ended,
-    end: endSession,
+  function busy(): boolean {
+    return tracker.running > 0 || tracker.transaction !== 'idle'
   }
+
+  begin(options.clientRest, options.upstreamRest)
+  return { busy, statements: () => tracker.totals.statements, ended, end: endSession }
 }

@@ -1,6 +1,6 @@
 /** From ReadyForQuery to the last event of a session. */
 import type { Socket } from 'node:net'
-import type { SessionAudit, SessionIdentity } from '../audit/recorder.ts'
+import type { AuditEvent, SessionAudit, SessionIdentity } from '../audit/recorder.ts'
 import { AccessError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
 import type { AccessRequest, Grant } from '../policy/types.ts'
@@ -10,7 +10,7 @@ import type { AdmissionRecord } from './identify.ts'
 import type { SessionUpstream } from './open-upstream.ts'
 import type { ProxyContext } from './proxy-context.ts'
 import type { LiveSession } from './registry.ts'
-import { type Relay, type RelayEnd, startRelay } from './relay.ts'
+import { type EndReason, type Relay, type RelayEnd, type RelayOptions, startRelay } from './relay.ts'
 import { stepsOf, type Timing } from './stopwatch.ts'
 
 /** The longest delay that a timer of Node takes. */
@@ -34,92 +34,144 @@ export interface SessionParts {
   upstream: SessionUpstream
 }
 
-export async function runSession(parts: SessionParts): Promise<void> {
+export interface RunningSession {
+  /** Resolves when the session is over and its last event recorded. */
+  ended: Promise<void>
+}
+
+/** Not an async function: what one has in hand lives until it returns, and a session waits for hours. */
+export function startSession(parts: SessionParts): RunningSession {
   const { proxy, identity, grant, client } = parts
-  const { connection, reused, handBack, cancel } = parts.upstream
-  using scope = new DisposableStack()
-  const audit = proxy.recorder.session(identity, grant.textMode)
-  const startedAt = performance.now()
-  const expiresAt = new Date(Date.now() + grant.maxSession)
-  let relay: Relay | undefined
-  const session = liveSession(parts, audit, () => relay)
-  const cancelKey = proxy.cancelKeys.issue(session, parts.minor)
-  scope.defer(cancelKey.forget)
-  audit.event({
+  const { connection, handBack, cancel } = parts.upstream
+  const scope = new DisposableStack()
+  try {
+    const audit = proxy.recorder.session(identity, grant.textMode)
+    const session = new Session(parts, audit)
+    const cancelKey = proxy.cancelKeys.issue(session, parts.minor)
+    scope.defer(cancelKey.forget)
+    audit.event(startedEvent(parts))
+    client.write(greeting(connection, cancelKey))
+    for (const [step, seconds] of stepsOf(parts.timing)) proxy.metrics.connectStep(step, seconds)
+    const relay = startRelay({
+      client,
+      clientRest: parts.clientRest,
+      upstream: connection.socket,
+      upstreamRest: connection.rest,
+      clientEncoding: connection.parameterStatus.get('client_encoding') ?? 'UTF8',
+      standardStrings: connection.parameterStatus.get('standard_conforming_strings'),
+      grant,
+      audit,
+      recorder: proxy.recorder,
+      ...reports(proxy, identity.sessionId),
+      ...{ cancel, handBack },
+    })
+    session.relay = relay
+    scope.defer(proxy.registry.add(session))
+    const expiry = setTimeout(() => relay.end('expired', expired(grant)), Math.min(grant.maxSession, MAX_TIMER))
+    scope.defer(() => clearTimeout(expiry))
+    return { ended: relay.ended.then((end) => recordEnd(end, session, scope, proxy)) }
+  } catch (error) {
+    scope.dispose()
+    throw error
+  }
+}
+
+function startedEvent({ grant, matched, admission, credentialKind, timing, upstream }: SessionParts): AuditEvent {
+  const { reused } = upstream
+  return {
     event: 'session.started',
     outcome: 'success',
     fields: {
       pgusher: {
-        session: { expires_at: expiresAt.toISOString() },
-        decision: { matched: parts.matched },
-        admission: parts.admission,
-        credential: { kind: parts.credentialKind },
-        timing: parts.timing,
+        session: { expires_at: new Date(Date.now() + grant.maxSession).toISOString() },
+        decision: { matched },
+        admission,
+        credential: { kind: credentialKind },
+        timing,
         upstream: reused === undefined ? undefined : { reused },
       },
     },
-  })
-  client.write(greeting(connection, cancelKey))
-  for (const [step, seconds] of stepsOf(parts.timing)) proxy.metrics.connectStep(step, seconds)
-  relay = startRelay({
-    client,
-    clientRest: parts.clientRest,
-    upstream: connection.socket,
-    upstreamRest: connection.rest,
-    clientEncoding: connection.parameterStatus.get('client_encoding') ?? 'UTF8',
-    standardStrings: connection.parameterStatus.get('standard_conforming_strings'),
-    grant,
-    audit,
-    recorder: proxy.recorder,
-    onStatement: (outcome) => {
-      proxy.metrics.statements(outcome === 'would_deny' ? 'denied' : outcome)
-      if (outcome === 'denied') proxy.metrics.denial('statement_not_allowed')
+  }
+}
+
+/** What of the relay goes to metrics and log. */
+function reports({ metrics, log }: ProxyContext, session: string): Pick<RelayOptions, 'onStatement' | 'onFailure'> {
+  return {
+    onStatement(outcome) {
+      metrics.statements(outcome === 'would_deny' ? 'denied' : outcome)
+      if (outcome === 'denied') metrics.denial('statement_not_allowed')
     },
-    ...{ cancel, handBack },
-    onFailure: (err) => proxy.log.error({ err, session: identity.sessionId }, 'a session failed in an unexpected way'),
-  })
-  scope.defer(proxy.registry.add(session))
-  const expiry = setTimeout(() => relay.end('expired', expired(grant)), Math.min(grant.maxSession, MAX_TIMER))
-  scope.defer(() => clearTimeout(expiry))
-  const end = await relay.ended
+    onFailure: (err) => log.error({ err, session }, 'a session failed in an unexpected way'),
+  }
+}
+
+function recordEnd(end: RelayEnd, session: Session, scope: DisposableStack, proxy: ProxyContext): void {
   scope.dispose()
   if (end.reason === 'protocol' && end.error !== undefined) {
     const reason = end.error.message.replace(/^(protocol violation|session ended): /, '')
-    audit.event({
+    session.record({
       event: 'protocol.violation',
       outcome: 'denied',
       fields: { pgusher: { violation: { reason, state: 'session' } } },
     })
   }
-  audit.event({
+  session.record({
     event: 'session.ended',
     outcome: end.error === undefined ? 'success' : 'failure',
-    fields: endedFields(end, startedAt),
+    fields: endedFields(end, session.began),
   })
   countSession(proxy, end)
 }
 
-function liveSession(parts: SessionParts, audit: SessionAudit, relay: () => Relay | undefined): LiveSession {
-  const { identity, principal, request, grant, admission } = parts
-  return {
-    ...{ id: identity.sessionId, principal, request, grant, admission },
-    address: identity.client.address,
-    startedAt: Date.now(),
-    get statements() {
-      return relay()?.statements ?? 0
-    },
-    get busy() {
-      return relay()?.busy ?? false
-    },
-    get ended() {
-      return relay()?.ended ?? Promise.resolve()
-    },
-    record: (event) => audit.event(event),
-    end: (reason, error) => relay()?.end(reason, error),
-    async cancel() {
-      audit.event({ event: 'session.cancel_requested', outcome: 'success' })
-      await parts.upstream.cancel()
-    },
+/** A class: of literals with getters each is a dictionary of its own, 1.4 KB of it. */
+class Session implements LiveSession {
+  readonly id: string
+  readonly principal: Principal
+  readonly request: AccessRequest
+  readonly grant: Grant
+  readonly admission: AdmissionRecord
+  readonly address: string
+  readonly startedAt = Date.now()
+  /** `performance.now()` */
+  readonly began = performance.now()
+  relay: Relay | undefined
+  readonly #audit: SessionAudit
+  readonly #cancel: () => Promise<void>
+
+  constructor({ identity, principal, request, grant, admission, upstream }: SessionParts, audit: SessionAudit) {
+    this.id = identity.sessionId
+    this.principal = principal
+    this.request = request
+    this.grant = grant
+    this.admission = admission
+    this.address = identity.client.address
+    this.#audit = audit
+    this.#cancel = upstream.cancel
+  }
+
+  get statements(): number {
+    return this.relay?.statements() ?? 0
+  }
+
+  get busy(): boolean {
+    return this.relay?.busy() ?? false
+  }
+
+  get ended(): Promise<unknown> {
+    return this.relay?.ended ?? Promise.resolve()
+  }
+
+  record(event: AuditEvent): void {
+    this.#audit.event(event)
+  }
+
+  end(reason: EndReason, error: AccessError): void {
+    this.relay?.end(reason, error)
+  }
+
+  async cancel(): Promise<void> {
+    this.record({ event: 'session.cancel_requested', outcome: 'success' })
+    await this.#cancel()
   }
 }
 

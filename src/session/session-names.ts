@@ -5,7 +5,7 @@
 
 import { BIND, EXECUTE, PARSE, QUERY } from './answer-queue.ts'
 import type { CommandTag } from './command-tag.ts'
-import { createNameMap, type NamedStatement, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
+import { type NamedStatement, NameMap, NO_TEXT, type StatementText, UNKNOWN_STATEMENT } from './name-map.ts'
 import type { Pending } from './pending.ts'
 
 /**
@@ -23,20 +23,20 @@ function isUntold(name: string, { text }: NamedStatement): boolean {
 }
 
 export class SessionNames {
-  readonly #statements
-  readonly #portals
+  readonly #statements: NameMap
+  readonly #portals: NameMap
   readonly #onUnexecuted: (statement: NamedStatement, what: Unexecuted) => void
   /** Something was prepared by name since `#recordPrepared`. */
   #untold = false
-  #tentative: { statements: ReturnType<typeof createNameMap>; portals: ReturnType<typeof createNameMap> } | undefined
+  #tentative: { statements: NameMap; portals: NameMap } | undefined
 
   /** @param onUnexecuted is told of a text that goes, or is cut, before it stands in a record */
   constructor(onUnexecuted: (statement: NamedStatement, what: Unexecuted) => void) {
     this.#onUnexecuted = onUnexecuted
-    this.#statements = createNameMap((name, statement) => {
+    this.#statements = new NameMap((name, statement) => {
       if (isUntold(name, statement)) onUnexecuted(statement, 'prepared_only')
     })
-    this.#portals = createNameMap((_name, statement) => {
+    this.#portals = new NameMap((_name, statement) => {
       if (!statement.executed) onUnexecuted(statement, 'bound_only')
     })
   }
@@ -80,7 +80,7 @@ export class SessionNames {
   /** A Parse or Bind that is not, or not known to be, committed still says what the Executes behind it meant. */
   nameTentatively(kind: number, entry: Pending | undefined): void {
     if (entry === undefined || (kind !== PARSE && kind !== BIND)) return
-    this.#tentative ??= { statements: createNameMap(), portals: createNameMap() }
+    this.#tentative ??= { statements: new NameMap(), portals: new NameMap() }
     const { name, portal, text = NO_TEXT, bytes } = entry
     if (kind === PARSE)
       this.#tentative.statements.set(name, { text, statement: name, bindBytes: bytes, executed: false })

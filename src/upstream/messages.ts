@@ -26,6 +26,13 @@ export type LoginMessage =
 
 const BODY = 5
 
+/** Not of Buffer's pool: a few bytes that live as long as a session would keep 64 KiB of it. */
+function ownBytes(bytes: Uint8Array): Buffer {
+  const own = Buffer.allocUnsafeSlow(bytes.length)
+  own.set(bytes)
+  return own
+}
+
 const OTHER_METHODS: Readonly<Record<number, string>> = {
   2: 'Kerberos V5',
   3: 'password (cleartext)',
@@ -124,7 +131,7 @@ export function decodeLoginMessage(frame: Frame): LoginMessage {
     case 'K':
       // Not by pg-protocol, which takes four bytes of the key: protocol 3.2 allows up to 256.
       if (bytes.length < BODY + 8) throw malformed('cancel key')
-      return { kind: 'backend-key', processId: bytes.readInt32BE(BODY), secret: Buffer.from(bytes.subarray(BODY + 4)) }
+      return { kind: 'backend-key', processId: bytes.readInt32BE(BODY), secret: ownBytes(bytes.subarray(BODY + 4)) }
     case 'Z': {
       const ready = bytes.length === BODY + 1 ? parse(bytes) : undefined
       if (!(ready instanceof ReadyForQueryMessage)) throw malformed('end of login')

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { parseCommandTag } from '../../src/session/command-tag.ts'
-import { createNameMap, type StatementText } from '../../src/session/name-map.ts'
+import { NameMap, type StatementText } from '../../src/session/name-map.ts'
 
 const textOf = (text: string): StatementText => ({ text, bytes: text.length, sha256: undefined, truncated: false })
 const tagOf = (tag: string, copy?: 'copy_in' | 'copy_out') =>
@@ -46,7 +46,7 @@ test('an identifier of SQL names what the protocol calls by the same name', () =
   )
   fc.assert(
     fc.property(identifier, ({ sql, name }) => {
-      const names = createNameMap()
+      const names = new NameMap()
       names.addFromSql(textOf(`PREPARE ${sql} AS SELECT 1`), 'prepare')
       expect(names.get(name)?.text.text).toBe(`PREPARE ${sql} AS SELECT 1`)
       names.removeFromSql(textOf(`DEALLOCATE PREPARE ${sql}`), 'deallocate')
@@ -56,7 +56,7 @@ test('an identifier of SQL names what the protocol calls by the same name', () =
 })
 
 test('a session that prepares without end keeps the newest names and a bounded amount of text', () => {
-  const names = createNameMap()
+  const names = new NameMap()
   const long = textOf('x'.repeat(64 * 1024))
   for (let i = 0; i < 10_100; i++) names.set(`p${i}`, { text: long, statement: `p${i}`, bindBytes: 0, executed: false })
   expect(names.get('p0')).toBeUndefined()
@@ -76,7 +76,7 @@ test.each([
   `prepare ${'x'.repeat(64)} as select 2`,
   'prepare größe as select 2',
 ])('all names are forgotten where nobody can say which one a text gives away: %s', (sql) => {
-  const names = createNameMap()
+  const names = new NameMap()
   names.set('s', { text: textOf('select 1'), statement: 's', bindBytes: 0, executed: false })
   names.addFromSql(textOf(sql), 'prepare')
   expect(names.get('s')).toBeUndefined()
