@@ -31,7 +31,8 @@ export function checkStatements(report: Report, at: Path, { allow }: RuleConfig)
 /** What a rule cannot see is up to the role's privileges: one that another rule grants for writing has them. */
 function checkRole(report: Report, at: Path, { database, role }: NonNullable<RuleConfig['allow']>): void {
   for (const { name, allow } of report.loaded.config.rules) {
-    if (allow === undefined || (allow.statements !== undefined && writesNothing(allow.statements))) continue
+    // A rule that names no classes leaves it to the role, which may well be one that only reads.
+    if (allow?.statements === undefined || writesNothing(allow.statements)) continue
     const shared = role.find((one) => allow.role.includes(one))
     const both = database.some((one) => allow.database.includes(one))
     if (shared === undefined || !both) continue

@@ -45,8 +45,8 @@ describe('a list of classes', () => {
 
   test('a rule that only reads, with a role that another rule grants for writing, is a warning', async () => {
     const warning = expect.stringMatching(/^warning: this rule only reads, and role "reader" may write, for rule "all"/)
-    expect(await told(rule('statements: [READ, MISC]'), rule('max_connections: 2', 'all'))).toEqual([warning])
     expect(await told(rule('statements: [READ]'), rule('statements: [DDL]', 'all'))).toEqual([warning])
+    expect(await told(rule('statements: [READ, MISC]'), rule('max_connections: 2', 'all'))).toEqual([])
     expect(await told(rule('statements: [READ]'), rule('statements: [MISC_SET]', 'all'))).toEqual([])
   })
 })
