@@ -187,7 +187,7 @@ const clientCertificate = z.strictObject({
 
 const warm = z
   .strictObject({
-    keep: z.int().min(1).max(100).default(2).describe('connections of one job and grant'),
+    keep: z.int().min(1).max(100).default(8).describe('connections of one job and grant'),
     life: timerDuration
       .prefault('30s')
       .describe("of an unused one; it never outlives the job's role, which goes `linger` after the last session"),

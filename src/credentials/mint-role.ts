@@ -45,8 +45,9 @@ function makeSecret() {
 
 /** Sessions are counted exactly before a login is handed out; this only bounds what a leaked password is good for. */
 function connectionLimit(maxConnections: number): number {
-  // A backend that was told to end still counts for a moment, and a job that reconnects at once would meet its own ghosts.
-  return maxConnections * 2 + 2
+  // A backend that was told to end still counts for a moment, and a job that reconnects at once would meet its own ghosts. So does one
+  // that is kept warm for a session that does not fit it.
+  return maxConnections * 3 + 2
 }
 
 /**

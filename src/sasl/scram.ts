@@ -2,7 +2,7 @@
  * SCRAM-SHA-256 and SCRAM-SHA-256-PLUS as PostgreSQL speaks them: RFC 5802 with the hash of RFC 7677 and the channel
  * binding `tls-server-end-point` of RFC 5929. Pure steps; who sends the bytes is the caller's business.
  */
-import { createHash, createHmac, pbkdf2Sync, randomBytes, timingSafeEqual } from 'node:crypto'
+import { hash, pbkdf2Sync, randomBytes, timingSafeEqual } from 'node:crypto'
 
 export interface ScramKeys {
   /** 32 bytes each. */
@@ -55,8 +55,29 @@ const MAX_NONCE = 512
 const NONCE = /^[\x21-\x2b\x2d-\x7e]+$/
 const ITERATIONS = /^[1-9]\d{0,8}$/
 
-const hmac = (key: Buffer, text: string): Buffer => createHmac('sha256', key).update(text).digest()
-const sha256 = (data: Buffer): Buffer => createHash('sha256').update(data).digest()
+/** Bytes of SHA-256's block, and of its result, which every key here is. */
+const BLOCK = 64
+const DIGEST = 32
+
+const sha256 = (data: Buffer): Buffer => hash('sha256', data, 'buffer')
+
+/**
+ * RFC 2104 of two hashes: `createHmac` looks its algorithm up in OpenSSL each time and takes five times as long, which was a tenth of what
+ * a login at PostgreSQL costs pgusher.
+ */
+function hmac(key: Buffer, text: string): Buffer {
+  const message = Buffer.from(text)
+  const inner = Buffer.alloc(BLOCK + message.length, 0x36)
+  const outer = Buffer.alloc(BLOCK + DIGEST, 0x5c)
+  if (key.length > BLOCK) throw new RangeError('a key that is longer than a block would have to be hashed first')
+  for (const [index, byte] of key.entries()) {
+    inner[index] = byte ^ 0x36
+    outer[index] = byte ^ 0x5c
+  }
+  message.copy(inner, BLOCK)
+  sha256(inner).copy(outer, BLOCK)
+  return sha256(outer)
+}
 
 /**
  * RFC 5802, section 3.

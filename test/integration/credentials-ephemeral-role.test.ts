@@ -64,7 +64,7 @@ describe.each(postgresVersions())('ephemeral roles on PostgreSQL $version', ({ v
       rolcreatedb: false,
       rolreplication: false,
       rolbypassrls: false,
-      rolconnlimit: 12,
+      rolconnlimit: 17,
       until: expiresAt,
       comment: {
         pgusher: 1,
