@@ -11,7 +11,7 @@ let stage: Stage
 
 /** Roles stay while the tests look at warm connections, and go when the stage closes. */
 const withWarm =
-  (linger = '1m', warm: NonNullable<ConfigInput['databases'][string]['warm']> = { life: '1m' }) =>
+  (linger = '1m', warm: NonNullable<ConfigInput['databases'][string]['warm']> = { life: '1m', keep: 2 }) =>
   (config: ConfigInput): ConfigInput => {
     const entries = Object.entries(config.databases).map(([name, entry]) => {
       const credentials = { ...entry.credentials, linger }
@@ -331,6 +331,76 @@ test('a backend that ends, a role that may not log in, and a reload of PostgreSQ
   await stage.admin(`alter role ${first.result} nologin`)
   await expect(visit(mine, login)).rejects.toThrow()
   expect((await visit(mine, login)).pid).not.toBe(second.pid)
+})
+
+describe('what changes in the catalog while a connection is kept', () => {
+  const login = async (client: pg.Client) =>
+    (await client.query("select session_user as login, current_setting('work_mem') as memory")).rows[0]
+
+  test('counts for the session that would get it', async () => {
+    const mine = await newJob()
+    const first = await visit(mine, login)
+    await stage.admin(`alter role ${first.result.login} set work_mem = '9MB'`)
+    const second = await visit(mine, login)
+    expect(second.pid).not.toBe(first.pid)
+    expect(second.result).toEqual({ login: first.result.login, memory: '9MB' })
+  })
+
+  test('counts from its commit on, whatever was committed while it was open', async () => {
+    const mine = await newJob()
+    const first = await visit(mine, login)
+    const operator = new pg.Client(stage.server.superuserUrl)
+    await operator.connect()
+    await operator.query(`begin; alter role ${first.result.login} set work_mem = '9MB'`)
+    // Later transactions end before it: the newest number says nothing about this one.
+    await stage.admin('select pg_current_xact_id()')
+    const second = await visit(mine, login)
+    expect(second).toEqual(first)
+    await operator.query('commit')
+    await operator.end()
+    expect((await visit(mine, login)).result.memory).toBe('9MB')
+  })
+
+  test('and costs nothing where the connection stands as before', async () => {
+    const mine = await newJob()
+    const { pid } = await visit(mine, (client) => client.query('create table other (a int)'))
+    await stage.admin('select pg_current_xact_id()')
+    expect((await visit(mine, (client) => client.query('drop table other'))).pid).toBe(pid)
+  })
+})
+
+test('hundreds of errors leave nothing', async () => {
+  const mine = await newJob()
+  const { pid, result: fresh } = await visit(mine, look)
+  const failing = await visit(mine, async (client) => {
+    for (let count = 0; count < 200; count++) {
+      const sql = count % 2 === 0 ? 'begin; select 1/0' : 'select * from no_such_table'
+      await client.query(count % 3 === 0 ? { text: 'select $1::int / 0', values: [1] } : sql).catch(() => {})
+    }
+    await client.query('rollback')
+  })
+  expect(failing.pid).toBe(pid)
+  expect(await visit(mine, look)).toEqual({ pid, result: fresh })
+})
+
+test('a library that a session loaded, with settings of its own, is not there for the next', async () => {
+  const mine = await newJob()
+  await stage.admin('create extension pg_trgm', 'shop')
+  try {
+    const trgm = async (client: pg.Client) =>
+      (await client.query("select name from pg_settings where name like 'pg_trgm.%'")).rows
+    const { pid, result } = await visit(mine, async (client) => {
+      const seen = await trgm(client)
+      await client.query("select similarity('a', 'b')")
+      return seen
+    })
+    expect(result).toEqual([])
+    const next = await visit(mine, trgm)
+    expect(next.pid).not.toBe(pid)
+    expect(next.result).toEqual([])
+  } finally {
+    await stage.admin('drop extension pg_trgm', 'shop')
+  }
 })
 
 test('where the database holds code that keeps something for itself, no connection is kept', async () => {
