@@ -4,9 +4,8 @@
  */
 import type { AllowedClass } from '../config/schema.ts'
 import type { StatementClass } from './classification.ts'
-import { KNOWN_FUNCTIONS } from './known-functions.ts'
 import { dotted, type Fields, isFields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
-import { FUNCTION_CLASSES, LOCKING, NOTIFYING } from './sql-effects.ts'
+import { classesOfCall, LOCKING, NOTIFYING } from './sql-effects.ts'
 import { type Guard, modesOf, type SettingChange, setConfigOf, settingsOf } from './sql-settings.ts'
 
 export interface Need {
@@ -77,10 +76,9 @@ function addCall(into: Collected, fields: Fields): void {
     return
   }
   const parts = nameParts(fields['funcname'])
-  const [first = '', second] = parts
-  const builtIn = second === undefined ? first : first === 'pg_catalog' && parts.length === 2 ? second : ''
-  if (KNOWN_FUNCTIONS.has(builtIn)) return
-  add(into, `function ${dotted(parts)}`, ...(FUNCTION_CLASSES.get(builtIn) ?? ['FUNCTION']))
+  const classes = classesOfCall(parts)
+  // A function that reads, in an INSERT's values, takes nothing that the INSERT does not.
+  if (!classes.includes('READ')) add(into, `function ${dotted(parts)}`, ...classes)
 }
 
 /** What stands anywhere inside. */

@@ -32,6 +32,12 @@ describe('invariant 23: a rule asks for what a statement can do', () => {
     ['select other.nextval(1)', 'READ, FUNCTION'],
     ['select pg_advisory_lock(1)', 'READ, MISC|WRITE|DDL'],
     ["select pg_notify('a', 'b')", 'READ, MISC|WRITE'],
+    [
+      'select pg_get_statisticsobjdef_columns(1), information_schema._pg_expandarray(a), acldefault(b, c) from t',
+      'READ',
+    ],
+    ['select other.pg_get_viewdef(1)', 'READ, FUNCTION'],
+    ['select x._pg_expandarray(1)', 'READ, FUNCTION'],
     ['select pg_terminate_backend(1)', 'READ, FUNCTION'],
     ["select query_to_xml('delete from t', true, true, '')", 'READ, FUNCTION'],
     ['select * from t for update', 'READ, WRITE'],
