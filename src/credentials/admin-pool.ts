@@ -22,12 +22,23 @@ export interface AdminPool {
   close(): Promise<void>
 }
 
-/** Milliseconds that a connection stays unused. Longer than the sweeper's interval, which would make its connection anew each time. */
-const IDLE = 30_000
+/**
+ * Milliseconds that a connection stays unused: one of several, and the last one of a lane. That is longer than the sweeper's interval, which would
+ * make its connection anew each time.
+ */
+const IDLE = { further: 5_000, last: 30_000 }
 /** Milliseconds; a wrong password is not tried every second. Below the 20 s after which a process without a connection counts as dead. */
 const RETRY = { first: 1_000, last: 10_000 }
 
+/**
+ * Milliseconds for which one waits before there is one connection more. A new one costs about 10 ms, and another 10 ms of the server's CPU; a mint
+ * takes under 1 ms. On two busy cores 16 mints at once took 13 ms by one connection, and 67 where each opened one.
+ */
+const PATIENCE = 10
+
 interface Waiting {
+  /** By the monotonic clock, as `notBefore`. */
+  since: number
   begin(client: pg.Client): void
   fail(error: unknown): void
 }
@@ -35,8 +46,10 @@ interface Waiting {
 interface Lane extends AdminLane {
   /** Established and being made. */
   readonly size: number
-  /** Gives up a connection that nobody uses. */
+  /** Gives up an unused connection. @returns false where there is none to spare */
   evict(): boolean
+  /** Gives up a connection, or the next one that comes back. @returns once it is gone; undefined where there is none to spare */
+  giveUp(): Promise<unknown> | undefined
   /** A place is free. */
   pump(): void
   close(): Promise<void>
@@ -46,6 +59,8 @@ interface LaneOptions {
   connect(): Promise<pg.Client>
   /** One more connection fits. */
   mayGrow(): boolean
+  /** Of the other lane, where the server has none for this one. */
+  takeOver: Lane['giveUp']
   /** A place is free for the other lane. */
   onFree(): void
   keep: boolean
@@ -55,7 +70,7 @@ interface LaneOptions {
 export function openAdminPool(connect: () => Promise<pg.Client>, most: number): AdminPool {
   const laneOf = (keep: boolean, other: () => Lane): Lane => {
     const mayGrow = (): boolean => lane.size < most - 1 && (lane.size + other().size < most || other().evict())
-    const lane = openLane({ connect, mayGrow, onFree: () => other().pump(), keep })
+    const lane = openLane({ connect, mayGrow, takeOver: () => other().giveUp(), onFree: () => other().pump(), keep })
     return lane
   }
   const minting: Lane = laneOf(true, () => cleaning)
@@ -64,19 +79,23 @@ export function openAdminPool(connect: () => Promise<pg.Client>, most: number): 
   return { minting, cleaning, close }
 }
 
-function openLane({ connect, mayGrow, onFree, keep }: LaneOptions): Lane {
+function openLane({ connect, mayGrow, takeOver, onFree, keep }: LaneOptions): Lane {
   const waiting: Waiting[] = []
   /** The one that was used last is used next, so that those beyond need end by their time. */
   const idle: { client: pg.Client; timer: NodeJS.Timeout }[] = []
   const members = new Set<pg.Client>()
   const running = new Set<Promise<unknown>>()
-  const making = new Set<Promise<unknown>>()
+  /** Connections being made, and being given up. */
+  const pending = new Set<Promise<unknown>>()
   let opening = 0
   let wait = RETRY.first
-  /** By the monotonic clock: no further connection before that, after one could not be made. */
+  /** No further connection before that, after one could not be made. */
   let notBefore = 0
   let again: NodeJS.Timeout | undefined
+  let growth: NodeJS.Timeout | undefined
   let closing = false
+  /** The other lane waits for one of ours. */
+  let owed: PromiseWithResolvers<unknown> | undefined
 
   const pump = (): void => {
     while (waiting.length > 0) {
@@ -85,16 +104,21 @@ function openLane({ connect, mayGrow, onFree, keep }: LaneOptions): Lane {
       clearTimeout(free.timer)
       waiting.shift()?.begin(free.client)
     }
-    while (waiting.length > opening && (members.size + opening === 0 || performance.now() >= notBefore) && mayGrow())
-      open()
+    clearTimeout(growth)
+    const [first] = waiting
+    if (first === undefined || opening > 0) return
+    const delay = members.size === 0 ? 0 : Math.max(first.since + PATIENCE, notBefore) - performance.now()
+    if (delay > 0) growth = setTimeout(pump, delay).unref()
+    else if (mayGrow()) open()
   }
   const open = (): void => {
     clearTimeout(again)
     opening++
-    const made: Promise<unknown> = connect()
-      .then(opened, notOpened)
-      .finally(() => making.delete(made))
-    making.add(made)
+    hold(connect().then(opened, notOpened))
+  }
+  const hold = (what: Promise<unknown>): void => {
+    const held: Promise<unknown> = what.finally(() => pending.delete(held))
+    pending.add(held)
   }
   const opened = (client: pg.Client): void => {
     opening--
@@ -106,10 +130,14 @@ function openLane({ connect, mayGrow, onFree, keep }: LaneOptions): Lane {
   const notOpened = (error: unknown): void => {
     opening--
     notBefore = performance.now() + RETRY.first
+    settle(undefined)
+    const room = members.size + opening === 0 && waiting.length > 0 ? takeOver() : undefined
+    if (room !== undefined) return void room.then(pump)
     if (members.size + opening === 0) {
       for (const one of waiting.splice(0)) one.fail(error)
       reopenLater()
     }
+    pump()
     onFree()
   }
   const reopenLater = (): void => {
@@ -118,27 +146,40 @@ function openLane({ connect, mayGrow, onFree, keep }: LaneOptions): Lane {
     again = setTimeout(() => members.size + opening === 0 && open(), wait).unref()
     wait = Math.min(wait * 2, RETRY.last)
   }
-  const end = (client: pg.Client): boolean => {
-    if (!members.delete(client)) return false
+  /** @returns once it is gone; undefined where it was given up before */
+  const end = (client: pg.Client): Promise<unknown> | undefined => {
+    if (!members.delete(client)) return undefined
     const at = idle.findIndex((one) => one.client === client)
     if (at >= 0) clearTimeout(idle.splice(at, 1)[0]?.timer)
-    void client.end().catch(() => {})
-    return true
+    const gone = client.end().catch(() => {})
+    hold(gone)
+    settle(gone)
+    return gone
+  }
+  const settle = (gone: Promise<unknown> | undefined): void => {
+    owed?.resolve(gone)
+    owed = undefined
   }
   /** It is nobody's any more; those who wait may have a new one. */
   const lost = (client: pg.Client): void => {
-    if (!end(client) || closing) return
+    if (end(client) === undefined) return
     pump()
-    if (keep && members.size + opening === 0) open()
+    if (keep && !closing && members.size + opening === 0) open()
     onFree()
   }
   const giveBack = (client: pg.Client): void => {
     if (!members.has(client)) return
+    if (owed !== undefined && members.size > 1) {
+      lost(client)
+      return
+    }
+    const since = performance.now()
     const expire = (): void => {
-      if (keep && members.size === 1) timer.refresh()
+      const stays = members.size === 1 && (keep || performance.now() - since < IDLE.last)
+      if (stays) timer.refresh()
       else lost(client)
     }
-    const timer = setTimeout(expire, IDLE).unref()
+    const timer = setTimeout(expire, IDLE.further).unref()
     idle.push({ client, timer })
     pump()
     if (waiting.length === 0) onFree()
@@ -158,7 +199,7 @@ function openLane({ connect, mayGrow, onFree, keep }: LaneOptions): Lane {
     run(work) {
       if (closing) return Promise.reject(new AccessError('draining', 'pgusher is shutting down'))
       const { promise, resolve, reject } = Promise.withResolvers<pg.Client>()
-      waiting.push({ begin: resolve, fail: reject })
+      waiting.push({ since: performance.now(), begin: resolve, fail: reject })
       const result = promise.then((client) => use(client, work))
       const over: Promise<unknown> = result.catch(() => {}).finally(() => running.delete(over))
       running.add(over)
@@ -170,15 +211,23 @@ function openLane({ connect, mayGrow, onFree, keep }: LaneOptions): Lane {
     },
     evict() {
       const unused = keep && members.size === 1 ? undefined : idle[0]
-      return unused !== undefined && end(unused.client)
+      return unused !== undefined && end(unused.client) !== undefined
+    },
+    giveUp() {
+      if (members.size + opening < 2) return undefined
+      notBefore = performance.now() + RETRY.first
+      const unused = members.size < 2 ? undefined : idle[0]
+      if (unused !== undefined) return end(unused.client)
+      owed ??= Promise.withResolvers()
+      return owed.promise
     },
     pump,
     async close() {
       closing = true
       clearTimeout(again)
-      // Those that wait are served first; what is still being made then has come or failed.
+      // Those that wait are served first.
       await Promise.all(running)
-      await Promise.all(making)
+      await Promise.all(pending)
       const ends = [...members].map((client) => client.end().catch(() => {}))
       for (const { timer } of idle.splice(0)) clearTimeout(timer)
       await Promise.all(ends)

@@ -14,8 +14,12 @@ const known = new WeakMap<pg.Client, Promise<number>>()
 
 /** From now on `execute` works on this connection. @returns `server_version_num` */
 export function prepare(client: pg.Client): Promise<number> {
-  const prepared = known.get(client) ?? prepareAll(client)
+  const found = known.get(client)
+  if (found !== undefined) return found
+  const prepared = prepareAll(client)
   known.set(client, prepared)
+  // Half of it may be there, which a second try would stumble over.
+  prepared.catch(() => client.end().catch(() => {}))
   return prepared
 }
 

@@ -4,7 +4,7 @@
  */
 import type pg from 'pg'
 import type { Admin } from './admin-connection.ts'
-import { messageOf, sqlstateOf } from './failure.ts'
+import { isCollision, messageOf, sqlstateOf } from './failure.ts'
 import { execute, prepare } from './prepared-statements.ts'
 import { foreignPrepared, inDatabase, rollBackHolder, rollBackPrepared } from './prepared-transactions.ts'
 import { type Doomed, factsOf, type RoleFacts, type RoleFactsRow, WHO_IS_IN_TRANSACTION } from './role-facts.ts'
@@ -43,15 +43,16 @@ async function disableLogin(
   }
 }
 
-/** pg_terminate_backend waits up to its second argument's milliseconds and demands the privileges of the role. */
-async function endSessions(client: pg.Client, role: Doomed): Promise<void> {
-  /** Of those that are logging in. */
-  const others = new Set<number>()
-  for (const patience of [0, 3_000, 3_000, undefined]) {
-    const { sessions = [], starting = [] } = (await look(client, role.login)) ?? {}
-    const unsure = starting.filter((pid) => !others.has(pid))
-    if (sessions.length + unsure.length === 0) return
-    if (patience === undefined) throw new RemovalError(`${sessions.length + unsure.length} of its sessions do not end`)
+/**
+ * Those who were logging in at the first look are asked; who comes later reads NOLOGIN. pg_terminate_backend waits up to its second argument's
+ * milliseconds and demands the privileges of the role.
+ * @returns what the last look saw, which no session of the role can change any more
+ */
+async function endSessions(client: pg.Client, role: RoleFacts): Promise<RoleFacts> {
+  let [now, unsure] = [role, role.starting]
+  for (const patience of [0, 3_000, 3_000]) {
+    const { sessions } = now
+    if (sessions.length + unsure.length === 0) return now
     await client.query('BEGIN')
     try {
       await client.query(joinRole(role.login, role.version))
@@ -59,12 +60,21 @@ async function endSessions(client: pg.Client, role: Doomed): Promise<void> {
         'SELECT pg_catalog.pg_terminate_backend(pid, $2) FROM pg_catalog.unnest($1::pg_catalog.int4[]) AS s (pid)'
       if (sessions.length > 0) await client.query(end, [sessions, patience])
       if (unsure.length > 0) await client.query(`SET LOCAL ROLE ${quoteIdentifier(role.login)}`)
-      for (const pid of unsure) if (!(await endOwn(client, pid, patience))) others.add(pid)
+      const own: number[] = []
+      for (const pid of unsure) if (await endOwn(client, pid, patience)) own.push(pid)
+      unsure = own
     } finally {
       // The membership was for this only.
       await client.query('ROLLBACK').catch(() => client.end().catch(() => {}))
     }
+    const { login } = role
+    now = (await look(client, login)) ?? { ...now, sessions: [], starting: [] }
+    const { starting } = now
+    unsure = unsure.filter((pid) => starting.includes(pid))
   }
+  const left = now.sessions.length + unsure.length
+  if (left > 0) throw new RemovalError(`${left} of its sessions do not end`)
+  return now
 }
 
 /**
@@ -121,14 +131,16 @@ async function release(
   const login = quoteIdentifier(role.login)
   const memberships = [role.login, ...joined]
   const statements = [
+    "SET LOCAL lock_timeout = '100ms'",
     WITHOUT_FLUSH,
     ...memberships.map((name) => joinRole(name, role.version)),
     ...(heir === undefined ? [] : [`REASSIGN OWNED BY ${login} TO ${quoteIdentifier(heir)}`]),
     `DROP OWNED BY ${login}`,
     ...memberships.map((name) => leaveRole(name, role.version)),
   ]
-  // In one message: the locks on group roles, for which mints wait, are held no longer than it takes.
-  await retryCollisions(() => client.query(statements.join('; ')))
+  // From 16 on mints wait for the locks on group roles: so this waits for objects little at a time, and lets go in between.
+  const isPassing = (error: unknown): boolean => isCollision(error) || sqlstateOf(error) === LOCKED
+  await retryCollisions(() => client.query(statements.join('; ')), isPassing)
 }
 
 async function releaseEverywhere(
@@ -198,10 +210,11 @@ async function withdrawEverywhere(admin: Admin, client: pg.Client, role: Doomed)
 
 /** @returns what still depends on it, in PostgreSQL's words; undefined when it is dropped. */
 async function drop(client: pg.Client, { login }: Doomed): Promise<string | undefined> {
-  const statements = ['BEGIN', `DROP ROLE ${quoteIdentifier(login)}`, 'COMMIT']
+  await prepare(client)
+  const statements = ['BEGIN', `DROP ROLE ${quoteIdentifier(login)}`, 'COMMIT', execute('pgusher_role_facts', login)]
   try {
-    const left = await retryCollisions(() => look(client, login, statements))
-    if (left !== undefined) throw new RemovalError('it is still there')
+    const left = await retryCollisions(() => inOneMessage(client, statements))
+    if (left.length > 0) throw new RemovalError('it is still there')
     return undefined
   } catch (error) {
     if (sqlstateOf(error) === DEPENDENT) return messageOf(error)
@@ -229,10 +242,9 @@ async function explained<T>(client: pg.Client, role: Doomed, work: () => Promise
 export async function removeRole(admin: Admin, client: pg.Client, login: string): Promise<boolean> {
   const { role, disabled } = await disableLogin(client, login)
   if (role === undefined) return false
-  const { sessions, starting, prepared, holds } = role
-  const inUse = sessions.length + starting.length > 0 || prepared || holds
-  if (disabled && !inUse && (await explained(client, role, () => drop(client, role))) === undefined) return true
-  await endSessions(client, role)
+  const alone = await endSessions(client, role)
+  const dropsAtOnce = disabled && !alone.prepared && !alone.holds
+  if (dropsAtOnce && (await explained(client, role, () => drop(client, role))) === undefined) return true
   await rollBackPrepared(admin, client, role)
   await explained(client, role, async () => {
     if (!disabled) await rollBackHolder(admin, client, role, `ALTER ROLE ${quoteIdentifier(login)} NOLOGIN`)
@@ -241,13 +253,13 @@ export async function removeRole(admin: Admin, client: pg.Client, login: string)
   return true
 }
 
-async function releaseAndDrop(admin: Admin, client: pg.Client, role: Doomed): Promise<void> {
+async function releaseAndDrop(admin: Admin, client: pg.Client, role: RoleFacts): Promise<void> {
   // Up to 15 an admin with ADMIN OPTION is a member already, and taking a second grant back would take the first.
   const joins = hasMembershipOptions(role.version) && !role.superuser
   let joined = joins && role.heir !== undefined ? [role.heir] : []
   for (let attempt = 1; ; attempt++) {
     await releaseEverywhere(admin, client, role, joined)
-    await endSessions(client, role)
+    await endSessions(client, (await look(client, role.login)) ?? role)
     const dependents = await drop(client, role)
     if (dependents === undefined) return
     if (attempt === 3) throw new RemovalError(dependents)

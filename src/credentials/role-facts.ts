@@ -36,6 +36,7 @@ export const WHO_IS_IN_TRANSACTION = `
 SELECT pg_catalog.set_config('${IN_TRANSACTION}', pg_catalog.array_to_string(ARRAY(
   SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.locktype ${EQ} 'virtualxid' AND l.granted), ','), true)`
 
+/** No row where there is no such role. */
 export const ROLE_FACTS = `
 SELECT r.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
   (SELECT a.rolsuper FROM pg_catalog.pg_roles a WHERE a.rolname ${EQ} current_user) AS superuser,
@@ -43,12 +44,12 @@ SELECT r.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.shobj_descript
     JOIN pg_catalog.pg_roles g ON g.oid ${EQ} m.roleid WHERE m.member ${EQ} r.oid) AS groups,
   ARRAY(SELECT s.pid FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} r.oid) AS sessions,
   ARRAY(SELECT t.pid FROM pg_catalog.unnest(pg_catalog.string_to_array(
-      pg_catalog.current_setting('${IN_TRANSACTION}'), ',')::pg_catalog.int4[]) AS t (pid)
+      pg_catalog.current_setting('${IN_TRANSACTION}', true), ',')::pg_catalog.int4[]) AS t (pid)
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity s WHERE s.pid ${EQ} t.pid
       AND (s.usesysid IS NOT NULL OR s.datid IS NOT NULL))) AS starting,
   EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts p WHERE p.owner ${EQ} r.rolname) AS prepared,
-  EXISTS (SELECT FROM pg_catalog.pg_shdepend d
-    WHERE d.refclassid ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid ${EQ} r.oid) AS holds
+  coalesce((SELECT true FROM pg_catalog.pg_shdepend d
+    WHERE d.refclassid ${EQ} 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid ${EQ} r.oid LIMIT 1), false) AS holds
 FROM pg_catalog.pg_roles r WHERE r.rolname ${EQ} $1`
 
 export interface RoleFactsRow extends Pick<RoleFacts, 'superuser' | 'sessions' | 'starting' | 'prepared' | 'holds'> {

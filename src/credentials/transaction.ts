@@ -18,13 +18,13 @@ export async function inTransaction<T>(client: pg.Client, work: () => Promise<T>
 
 const ATTEMPTS = 8
 
-/** Runs `work` again while it loses against other transactions on the same catalog rows. */
-export async function retryCollisions<T>(work: () => Promise<T>): Promise<T> {
+/** Runs `work` again while it loses against other transactions on the same catalog rows, or as `isPassing` says. */
+export async function retryCollisions<T>(work: () => Promise<T>, isPassing = isCollision): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await work()
     } catch (error) {
-      if (!isCollision(error) || attempt === ATTEMPTS) throw error
+      if (!isPassing(error) || attempt === ATTEMPTS) throw error
       await new Promise((next) => setTimeout(next, Math.random() * 10 * 2 ** attempt))
     }
   }
