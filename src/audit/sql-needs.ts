@@ -6,7 +6,7 @@ import type { AllowedClass } from '../config/schema.ts'
 import type { StatementClass } from './classification.ts'
 import { dotted, type Fields, isFields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
 import { classesOfCall, LOCKING, NOTIFYING } from './sql-effects.ts'
-import { type Guard, modesOf, type SettingChange, setConfigOf, settingsOf } from './sql-settings.ts'
+import { type Guard, modesOf, type SettingChange, setConfigOf, settingOfRow, settingsOf } from './sql-settings.ts'
 
 export interface Need {
   /** One of these is enough. */
@@ -129,8 +129,8 @@ function addStatement(into: Collected, type: string, fields: Fields, label: Stat
       return addCopy(into, fields, label, summary)
     case 'SelectStmt':
     case 'ExecuteStmt':
-      if (type === 'SelectStmt') add(into, 'SELECT', 'READ')
-      addNested(into, type, fields)
+      if (type === 'SelectStmt') addSelect(into, fields)
+      else addInside(into, fields)
       return true
     case 'CreateTableAsStmt':
       add(into, summary, 'DDL')
@@ -146,6 +146,13 @@ function addStatement(into: Collected, type: string, fields: Fields, label: Stat
     default:
       return addSimple(into, type, fields, label, summary)
   }
+}
+
+function addSelect(into: Collected, fields: Fields): void {
+  add(into, 'SELECT', 'READ')
+  const setting = settingOfRow(fields)
+  if (setting === undefined) addInside(into, fields)
+  else addSetting(into, setting)
 }
 
 function addSimple(into: Collected, type: string, fields: Fields, label: StatementClass, summary: string): boolean {

@@ -81,6 +81,35 @@ export function modesOf(options: readonly unknown[]): SettingChange[] {
   })
 }
 
+/**
+ * `SELECT set_config(name, 'value', false) FROM pg_settings WHERE name = 'setting'`, exactly: so pg_dump sets what an older server may not
+ * know. Undefined for any other SELECT.
+ */
+export function settingOfRow(select: Fields): SettingChange | undefined {
+  const { targetList, fromClause, whereClause, ...rest } = select
+  if (Object.keys(rest).some((key) => key !== 'limitOption' && key !== 'op')) return undefined
+  const [target, table, where] = [only(targetList), only(fromClause), nodeOf(whereClause)?.fields]
+  const call = nodeOf(target?.['val'])
+  const [name, ...values] = listOf(call?.fields['args'])
+  const schema = textOf(table?.['schemaname'])
+  const ofCatalog = schema === '' || schema === 'pg_catalog'
+  const fromSettings = ofCatalog && table?.['relname'] === 'pg_settings' && table['alias'] === undefined
+  const equal = where?.['kind'] === 'AEXPR_OP' && nameParts(where['name']).join('.') === '='
+  if (call?.type !== 'FuncCall' || !fromSettings || !equal || !isName(name) || !isName(where['lexpr'])) return undefined
+  const row = constant(where['rexpr'])
+  if (row === undefined || values.some((value) => constant(value) === undefined)) return undefined
+  return setConfigOf({ ...call.fields, args: [where['rexpr'], ...values] })
+}
+
+const only = (list: unknown): Fields | undefined =>
+  listOf(list).length === 1 ? nodeOf(listOf(list)[0])?.fields : undefined
+
+/** The column `name`. */
+function isName(value: unknown): boolean {
+  const node = nodeOf(value)
+  return node?.type === 'ColumnRef' && nameParts(node.fields['fields']).join('.') === 'name'
+}
+
 /** `set_config(name, value, local)`. Undefined where it is another function. */
 export function setConfigOf(fields: Fields): SettingChange | undefined {
   const parts = nameParts(fields['funcname'])

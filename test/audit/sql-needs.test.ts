@@ -143,6 +143,29 @@ describe('invariant 23: a rule asks for what a statement can do', () => {
   })
 
   test.each([
+    ["select set_config(name, 'a', false) from pg_settings where name = 'restrict_nonsystem_relation_kind'", 'READ'],
+    [
+      "select pg_catalog.set_config(name, 'off', false) from pg_catalog.pg_settings where name = 'DEFAULT_transaction_read_only'",
+      'READ !read_only',
+    ],
+    ["select set_config(name, 'bob', false) from pg_settings where name = 'role'", 'READ, MISC_SET'],
+    ["select set_config(name, 'a', false) from pg_settings where name <> 'b'", 'READ, FUNCTION'],
+    ["select set_config(name, 'a', false) from pg_settings where name = 'b' or true", 'READ, FUNCTION'],
+    ["select set_config(name, 'a', false) from other.pg_settings where name = 'b'", 'READ, FUNCTION'],
+    ["select set_config(name, 'a', false) from pg_settings, names where name = 'b'", 'READ, FUNCTION'],
+    ["select set_config(name, 'a', false) from pg_settings x(setting, name) where name = 'b'", 'READ, FUNCTION'],
+    ["select set_config(name, f(1), false) from pg_settings where name = 'b'", 'READ, FUNCTION'],
+    ["select (select set_config(name, 'a', false) from n) from pg_settings where name = 'b'", 'READ, FUNCTION'],
+    [
+      "with pg_settings as (select 1 as name) select set_config(name, 'a', false) from pg_settings where name = 'b'",
+      'READ, FUNCTION',
+    ],
+    ["select lower(name) from pg_settings where name = 'b'", 'READ'],
+  ])('pg_dump sets what may not be there, by a row of pg_settings: %s: %s', (sql, expected) => {
+    expect(needs(sql)).toBe(expected)
+  })
+
+  test.each([
     ...['begin read write', 'start transaction isolation level serializable, read write', 'set transaction read write'],
     ...['begin read only, read write', 'set session characteristics as transaction read write'],
     ...[
