@@ -1,6 +1,6 @@
 /** Time and ids of events, cheap enough for every statement: what changes once a second or a millisecond is kept. */
 import { randomFillSync } from 'node:crypto'
-import { putAscii, putBytes, putDigits } from './line-bytes.ts'
+import { putBytes, putDigits } from './line-bytes.ts'
 
 /** `00` to `ff`, as pairs of ASCII codes. */
 const HEX = Uint8Array.from(
@@ -65,7 +65,8 @@ const RANDOM_POOL = 4_096
  */
 export function uuidv7Writer(): StampWriter {
   const pool = randomFillSync(Buffer.allocUnsafe(RANDOM_POOL))
-  const prefix = new Uint8Array(14)
+  /** 48 bits of time, with the dashes around their last 16. */
+  const prefix = Uint8Array.from(Buffer.from('00000000-0000-'))
   let used = 0
   let last = 0
   let counter = 0
@@ -79,8 +80,14 @@ export function uuidv7Writer(): StampWriter {
   const startMillisecond = (ms: number): void => {
     last = ms
     counter = ((take() & 0x07) << 8) | take()
-    const text = ms.toString(16).padStart(12, '0')
-    putAscii(prefix, 0, `${text.slice(0, 8)}-${text.slice(8)}-`)
+    const high = Math.floor(ms / 0x1000000)
+    const low = ms % 0x1000000
+    putHex(prefix, 0, high >> 16)
+    putHex(prefix, 2, (high >> 8) & 0xff)
+    putHex(prefix, 4, high & 0xff)
+    putHex(prefix, 6, low >> 16)
+    putHex(prefix, 9, (low >> 8) & 0xff)
+    putHex(prefix, 11, low & 0xff)
   }
   return (into, at, now) => {
     const ms = Math.floor(now)

@@ -42,6 +42,15 @@ describe('event ids', () => {
     )
   })
 
+  test('begin with the milliseconds since the epoch', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 2 ** 47 }), (ms) => {
+        const id = stampText(uuidv7Writer())(ms)
+        expect(Number.parseInt(id.replace('-', '').slice(0, 12), 16)).toBe(ms)
+      }),
+    )
+  })
+
   test('increase through more than a millisecond can number', () => {
     const next = stampText(uuidv7Writer())
     const ids = Array.from({ length: 20_000 }, () => next(1_700_000_000_000))
