@@ -1,6 +1,7 @@
 /** The worker thread's side of `classifier.ts`. The parser stays out of the main thread: some inputs trap or hang it. */
 import { parentPort } from 'node:worker_threads'
 import { loadModule } from 'libpg-query'
+import { plainReports } from '../telemetry/plain-reports.ts'
 import type { Classification } from './classification.ts'
 import { analyze } from './sql-analysis.ts'
 
@@ -13,6 +14,7 @@ export type WorkerMessage =
 
 const port = parentPort
 if (port !== null) {
+  plainReports()
   await loadModule()
   const answer = (sql: string): WorkerMessage => {
     try {

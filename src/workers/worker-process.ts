@@ -1,6 +1,9 @@
 /** What `serve --workers` forks. */
+import { plainReports } from '../telemetry/plain-reports.ts'
 import { ipcPort } from './ipc-port.ts'
 import { runWorker } from './worker.ts'
+
+plainReports()
 
 // A terminal and some supervisors signal all processes of a group; what a signal asks for comes from the primary.
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => {})
