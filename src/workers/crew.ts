@@ -5,6 +5,7 @@
 import { createServer } from 'node:net'
 import { diagnostic } from '../config/diagnostics.ts'
 import type { ListenAddress } from '../config/scalars.ts'
+import type { AuditConfig } from '../config/schema.ts'
 import type { MintedCredential } from '../credentials/minter.ts'
 import { AccessError } from '../errors.ts'
 import { placeOf } from '../session/cancel-keys.ts'
@@ -35,9 +36,13 @@ export function openCrew(count: number, instance: string, parts: FrontParts, for
   let address: TcpAddress | undefined
   const settingsOf = (worker: number): WorkerSettings => {
     if (address === undefined) throw new TypeError('a worker is opened before there is a port')
-    const auditFile = auditFileOf(first.snapshot.config.audit.file?.path ?? '', worker)
-    const own = { worker, instance: instanceOf(instance, worker), auditFile }
+    const own = { worker, instance: instanceOf(instance, worker), audit: auditOf(worker) }
     return { ...own, address, source, keys, bars: shared.bars.list() }
+  }
+  // Of the start, as that of this process: a reload changes neither.
+  const auditOf = (worker: number): AuditConfig => {
+    const { file, ...rest } = first.snapshot.config.audit
+    return { ...rest, ...(file && { file: { ...file, path: auditFileOf(file.path, worker) } }) }
   }
   const slots = Array.from({ length: count }, (_, index) =>
     createSlot(index + 1, { parts, numbers, fork, settings: () => settingsOf(index + 1) }),
@@ -86,7 +91,9 @@ export function openCrew(count: number, instance: string, parts: FrontParts, for
       await Promise.all(slots.map((slot) => slot.channel?.call('bar', { target, why, life }).catch(() => {})))
     },
     endWarm(credential?: MintedCredential) {
-      tellAll('endWarm', { credential: credential && numbers.of(credential) })
+      if (credential === undefined) return tellAll('endWarm', { credential })
+      for (const slot of slots)
+        if (slot.told(credential)) slot.channel?.tell('endWarm', { credential: numbers.of(credential) })
     },
     unready: () => [
       ...(open().length === 0 ? ['no worker listens'] : []),

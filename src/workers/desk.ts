@@ -12,6 +12,8 @@ export interface Desk {
   readonly size: number
   /** Why the worker's audit cannot be written; undefined where it can. */
   readonly auditFailure: string | undefined
+  /** The worker has been told this credential. */
+  told(credential: MintedCredential): boolean
   /** The worker is gone. */
   clear(): void
 }
@@ -71,6 +73,7 @@ export function createDesk(parts: FrontParts, numbers: CredentialNumbers): Desk 
     get auditFailure() {
       return auditFailure
     },
+    told: leases.told,
     clear() {
       waiting.clear()
       leases.clear()
@@ -107,6 +110,7 @@ interface LeaseBook {
   acquire: Handlers<ToPrimary>['acquire']
   release(id: number): void
   discard(id: number): void
+  told(credential: MintedCredential): boolean
   clear(): void
   readonly size: number
 }
@@ -153,6 +157,7 @@ function createLeaseBook({ shared, recorder }: FrontParts, numbers: CredentialNu
       held.delete(id)
     },
     discard: (id) => held.get(id)?.discard(),
+    told: (credential) => told.has(credential),
     clear() {
       gone = true
       for (const { release } of held.values()) release()

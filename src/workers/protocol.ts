@@ -1,6 +1,7 @@
 /** What the primary and its workers ask each other. All of it is plain data; secrets in it go from memory to memory. */
 import type { AuditEvent } from '../audit/recorder.ts'
 import type { ListenAddress } from '../config/scalars.ts'
+import type { AuditConfig } from '../config/schema.ts'
 import type { MintedCredential } from '../credentials/minter.ts'
 import type { TicketContent } from '../credentials/tickets.ts'
 import type { Principal } from '../identity/principal.ts'
@@ -81,7 +82,8 @@ export interface WorkerSettings {
   worker: number
   /** Its own name in events. */
   instance: string
-  auditFile: string
+  /** With a file of its own. */
+  audit: AuditConfig
   address: Extract<ListenAddress, { kind: 'tcp' }>
   source: SnapshotSource
   keys: TicketKeys

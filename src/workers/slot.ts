@@ -1,4 +1,5 @@
 /** The place of one worker: starts it, looks whether it lives, and starts another when it does not. */
+import type { MintedCredential } from '../credentials/minter.ts'
 import type { FrontParts } from '../session/front.ts'
 import type { SnapshotSource } from '../session/snapshot.ts'
 import { type Channel, createChannel, type Port } from './channel.ts'
@@ -29,6 +30,8 @@ export interface Slot {
   readonly sessions: number
   /** Why the worker's audit cannot be written; undefined where it can. */
   readonly auditFailure: string | undefined
+  /** Its worker has been told this credential, and may have a connection that was made with it. */
+  told(credential: MintedCredential): boolean
   /** @throws AccessError with what keeps the first worker from listening */
   start(): Promise<void>
   /** A worker that cannot take it is replaced by one that begins with it. @returns how many sessions were ended */
@@ -124,6 +127,7 @@ export function createSlot(worker: number, { parts, numbers, fork, settings }: S
     get auditFailure() {
       return running?.desk.auditFailure
     },
+    told: (credential) => running?.desk.told(credential) === true,
     async start() {
       const begun = begin()
       const ended = begun.process.exited.then((how) => Promise.reject(new Error(`worker ${worker} ended: ${how}`)))

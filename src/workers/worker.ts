@@ -1,6 +1,8 @@
 /** A worker: carries connections, with an audit of its own, and asks the primary for what there is once. It ends with the primary. */
 import { openRecorder } from '../audit/open.ts'
 import type { Recorder } from '../audit/recorder.ts'
+import { messageOf } from '../credentials/failure.ts'
+import { AccessError } from '../errors.ts'
 import { createApi } from '../http/api-server.ts'
 import { createBars } from '../session/bars.ts'
 import { type LocalFront, openLocalFront } from '../session/front.ts'
@@ -37,14 +39,24 @@ export function runWorker(port: Port, exit: (code: number) => void): void {
     return running
   }
   const end = async (timeout: number, code: number): Promise<void> => {
-    await running?.drain(timeout)
-    exit(code)
+    try {
+      await running?.drain(timeout)
+      exit(code)
+    } catch (err) {
+      running?.log.error({ err }, 'a worker could not end in order')
+      exit(1)
+    }
   }
   const handlers: Handlers<ToWorker> = {
     async open(settings) {
       for (const bar of settings.bars) bars.put(bar)
-      running = await openWorker(settings, primary, bars)
-      await running.front.listen(settings.address, true)
+      try {
+        running = await openWorker(settings, primary, bars)
+        await running.front.listen(settings.address, true)
+      } catch (cause) {
+        // The operator reads it, who started this.
+        throw new AccessError('internal_error', `worker ${settings.worker}: ${messageOf(cause)}`, { cause })
+      }
     },
     replace: ({ source, keys }) => now().replace(source, keys),
     ticketKeys: (keys) => now().setKeys(keys),
@@ -66,28 +78,26 @@ export function runWorker(port: Port, exit: (code: number) => void): void {
   port.onClose(() => {
     running?.log.error('the process that started this worker is gone: its sessions end')
     setTimeout(() => exit(1), WITHOUT_PRIMARY)
-    end(0, 1).catch(() => exit(1))
+    void end(0, 1)
   })
 }
 
 async function openWorker(
-  { worker, instance, auditFile, source, keys: firstKeys }: WorkerSettings,
+  { worker, instance, audit, source, keys: firstKeys }: WorkerSettings,
   primary: Channel<ToPrimary>,
   bars: ReturnType<typeof createBars>,
 ): Promise<Running> {
-  const { audit, log: logConfig } = source.config
-  const log = createLog(logConfig).child({ worker })
-  const verifierLog = (level: 'info' | 'warn' | 'error', message: string, details?: object): void =>
+  const log = createLog(source.config.log).child({ worker })
+  const say = (level: 'info' | 'warn' | 'error', message: string, details?: object): void =>
     log[level](details ?? {}, message)
   let keys = firstKeys
   const build = (from: SnapshotSource, previous?: Snapshot): Snapshot => {
-    const made = rebuildSnapshot(from, verifierLog, previous?.verifier)
+    const made = rebuildSnapshot(from, say, previous?.verifier)
     if (made.secureContext !== undefined) shareTickets(made.secureContext, () => keys)
     return made
   }
   let snapshot = build(source)
-  const file = audit.file && { ...audit.file, path: auditFile }
-  const recorder = await openRecorder({ ...audit, ...(file && { file }) }, { instance, log: verifierLog })
+  const recorder = await openRecorder(audit, { instance, log: say })
   const metrics = createMetrics(
     { auditAccepting: () => recorder.accepting, auditEvents: () => recorder.recorded },
     String(worker),
