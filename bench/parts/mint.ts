@@ -4,6 +4,7 @@ import { type PostgresServer, startPostgres } from '../../src/cli/demo/embedded-
 import type { DatabaseConfig } from '../../src/config/schema.ts'
 import { createMinter } from '../../src/credentials/create.ts'
 import type { Minter } from '../../src/credentials/minter.ts'
+import { createLoginStatements } from '../../src/credentials/sql.ts'
 import type { Principal } from '../../src/identity/principal.ts'
 import type { Grant } from '../../src/policy/types.ts'
 import { known } from '../measure.ts'
@@ -13,6 +14,9 @@ import { median } from '../statistics.ts'
 
 const AT_ONCE = 16
 const WARM_UP = 50
+/** Of nobody's password, as long as a real one. */
+const VERIFIER = `SCRAM-SHA-256$1:${'A'.repeat(22)}==$${'A'.repeat(43)}=:${'A'.repeat(43)}=`
+const COMMENT = JSON.stringify({ pgusher: 1, about: 'x'.repeat(400) })
 const LIFE = 300_000
 
 function principalOf(job: number): Principal {
@@ -102,27 +106,46 @@ async function commitsIn(client: pg.Client, from: string, to: string): Promise<n
   return (await client.query<{ commits: number }>(sql, [from, to])).rows[0]!.commits
 }
 
-/** Milliseconds of one that does next to nothing. */
-async function oneCommit(client: pg.Client): Promise<number> {
+/** Milliseconds of a transaction that writes as many bytes to the log, in one record, and does nothing else. */
+async function oneCommit(client: pg.Client, bytes: number): Promise<number> {
   const from = performance.now()
-  await client.query('INSERT INTO bench_commit VALUES (1)')
+  await client.query("SELECT pg_logical_emit_message(true, 'bench', repeat('x', $1))", [bytes])
   return performance.now() - from
 }
+
+/** Bytes in the server's log for a role that is made and dropped. */
+async function sizeOfOne(client: pg.Client, minters: readonly Minter[]): Promise<number> {
+  const sizes: number[] = []
+  for (let index = 0; index < 5; index++) {
+    const from = await position(client)
+    await mintAndDrop(minters, 1, 1)
+    const sql = 'SELECT pg_wal_lsn_diff($1, $2)::int AS bytes'
+    sizes.push((await client.query<{ bytes: number }>(sql, [await position(client), from])).rows[0]!.bytes)
+  }
+  return median(sizes)
+}
+
+/**
+ * How many of its commits a role made and dropped waits for: the last one, of DROP ROLE. The others are not flushed by themselves, and so are not
+ * taken off either.
+ */
+const AWAITED = 1
 
 /** In turns, since how long a disk takes changes from second to second. */
 async function oneAtATime(server: PostgresServer, count: number): Promise<Figures> {
   return await withMinters(server, 1, (minters) =>
     withSuperuser(server, async (client) => {
+      const bytes = await sizeOfOne(client, minters)
       const [mints, plain]: [number[], number[]] = [[], []]
       const from = await position(client)
       for (let index = 0; index < count; index++) {
-        plain.push(await oneCommit(client))
+        plain.push(await oneCommit(client, bytes))
         mints.push(...(await mintAndDrop(minters, 1, 1)).each)
       }
       // Those of the plain ones are known.
       const commits = (await commitsIn(client, from, await position(client))) / count - 1
       const [mint_ms, commit_ms] = [median(mints), median(plain)]
-      return known({ mint_ms, commits, commit_ms, beyond_commits_ms: mint_ms - commits * commit_ms })
+      return known({ mint_ms, commits, commit_ms, beyond_commits_ms: mint_ms - AWAITED * commit_ms })
     }),
   )
 }
@@ -134,6 +157,36 @@ async function sixteenAtOnce(server: PostgresServer, count: number, minterCount:
   })
 }
 
+/** What is left when nobody looks at the roles, by as many connections as there are jobs: the same statements, as the same admin. */
+async function sixteenBySql({ host, port }: PostgresServer, count: number): Promise<Figures> {
+  const clients = Array.from({ length: AT_ONCE }, () => new pg.Client({ host, port, database: DATABASE, ...ADMIN }))
+  try {
+    await Promise.all(clients.map((client) => client.connect()))
+    const { rows } = await clients[0]!.query<{ version: number }>(
+      `SELECT current_setting('server_version_num')::int AS version`,
+    )
+    const each: number[] = []
+    const begun = performance.now()
+    let left = count
+    const worker = async (client: pg.Client): Promise<void> => {
+      while (left-- > 0) {
+        const from = performance.now()
+        const login = `pgu_sql_${++jobs}`
+        const role = { login, group: GROUP, verifier: VERIFIER, validUntil: Date.now() + LIFE, connectionLimit: 22 }
+        const made = createLoginStatements({ ...role, replication: false, comment: COMMENT }, rows[0]!.version)
+        await client.query(['SET LOCAL synchronous_commit = off', ...made].join('; '))
+        await client.query(`BEGIN; SET LOCAL synchronous_commit = off; ALTER ROLE ${login} NOLOGIN; COMMIT`)
+        await client.query(`DROP ROLE ${login}`)
+        each.push(performance.now() - from)
+      }
+    }
+    await Promise.all(clients.map(worker))
+    return known({ mint_ms: median(each), mints_per_s: (count / (performance.now() - begun)) * 1_000 })
+  } finally {
+    await Promise.all(clients.map((client) => client.end()))
+  }
+}
+
 /** One for the whole part, with a disk that is waited for. */
 let durable: PostgresServer | undefined
 
@@ -142,7 +195,7 @@ async function startDurable(): Promise<PostgresServer> {
   try {
     await withSuperuser(server, async (client) => {
       await createRoles(client)
-      await client.query('CREATE TABLE bench_commit (v int); CREATE EXTENSION pg_walinspect')
+      await client.query('CREATE EXTENSION pg_walinspect')
     })
     return server
   } catch (error) {
@@ -177,6 +230,7 @@ export const mint: Part = {
       caseOf('one-at-a-time', (server) => oneAtATime(server, count)),
       caseOf('16-at-once', (server) => sixteenAtOnce(server, count * 2, 1)),
       // What the server could do if pgusher had no queue of its own.
+      caseOf('16-at-once, SQL alone', (server) => sixteenBySql(server, count * 2)),
       caseOf('16-at-once, 16 minters', (server) => sixteenAtOnce(server, count * 2, AT_ONCE)),
     ]
   },
