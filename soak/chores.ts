@@ -1,22 +1,30 @@
-/** What an operator and the world do meanwhile: reloads, good and broken, keys that change, statements that crash the SQL parser. */
+/** What an operator and the world do meanwhile: reloads, good and broken, keys that change, statements that crash the SQL parser, workers that are killed. */
 import { readFile, writeFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { query, rawSession, terminate } from '../test/support/raw-client.ts'
+import { eventually } from '../test/support/shop.ts'
 import type { Standalone } from '../test/support/standalone.ts'
 
 /** Milliseconds. */
-const EVERY = { reload: 20_000, rotation: 60_000, crash: 15_000 }
+const EVERY = { reload: 20_000, rotation: 60_000, crash: 15_000, kill: 45_000 }
 /** PostgreSQL refuses it by its depth (54001); the parser's worker dies of it. The number stands in front, since the record is cut at 64 KiB. */
 const CRASHING = `select ${'1+'.repeat(50_000)}1`
 
 export interface Chores {
-  counts: { reloads: number; refusedReloads: number; rotations: number; crashes: number }
+  counts: { reloads: number; refusedReloads: number; rotations: number; crashes: number; killed: number }
   violations: string[]
   stop(): Promise<void>
 }
 
-export function startChores(stage: Standalone, tag: () => string): Chores {
-  const counts = { reloads: 0, refusedReloads: 0, rotations: 0, crashes: 0 }
+/** Processes of `serve --workers`. */
+async function workersOf({ pid }: Standalone): Promise<number[]> {
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')
+  return text.trim().split(/\s+/).filter(Boolean).map(Number)
+}
+
+/** @param withWorkers one of them is killed now and then */
+export function startChores(stage: Standalone, tag: () => string, withWorkers: boolean): Chores {
+  const counts = { reloads: 0, refusedReloads: 0, rotations: 0, crashes: 0, killed: 0 }
   const violations: string[] = []
   const stopping = new AbortController()
 
@@ -52,7 +60,15 @@ export function startChores(stage: Standalone, tag: () => string): Chores {
     await client.rest()
     counts.crashes++
   }
+  async function kill(round: number): Promise<void> {
+    const workers = await workersOf(stage)
+    process.kill(workers[round % workers.length]!, 'SIGKILL')
+    counts.killed++
+    // Another takes its place.
+    await eventually(async () => (await workersOf(stage)).length === workers.length, 15_000)
+  }
   const all = [regularly(EVERY.reload, reload), regularly(EVERY.rotation, rotate), regularly(EVERY.crash, crash)]
+  if (withWorkers) all.push(regularly(EVERY.kill, kill))
   return {
     counts,
     violations,

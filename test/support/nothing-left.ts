@@ -83,6 +83,30 @@ export function missingEvents(events: readonly Event[], samples: Samples): strin
   return [...wrong, ...unfinished(events, ended)]
 }
 
+/**
+ * The same of one log that several processes wrote one after another, as a worker does whose predecessor was killed: what that one had in
+ * memory is lost with it, and everything else is there.
+ */
+export function missingInLog(events: readonly Event[]): string[] {
+  const processes: Event[][] = []
+  for (const event of events) {
+    if (event.event === 'audit.started') processes.push([])
+    processes.at(-1)?.push(event)
+  }
+  const gaps = processes.flatMap((own) => {
+    const gap = own.findIndex(({ pgusher }, index) => pgusher.seq !== index + 1)
+    return gap < 0 ? [] : [`the sequence breaks at ${own[gap]?.pgusher.seq}`]
+  })
+  const last = processes.at(-1) ?? []
+  return [
+    ...gaps,
+    ...unfinished(
+      last,
+      last.filter(({ event }) => event === 'session.ended'),
+    ),
+  ]
+}
+
 /** Sessions without an end, and those whose totals are not what is on record. */
 function unfinished(events: readonly Event[], ended: readonly Event[]): string[] {
   const statements = new Map<string | undefined, number>()
@@ -110,8 +134,11 @@ const BACKENDS = `SELECT usename::text AS name FROM pg_stat_activity
 export async function leftNow(watched: Watched, sockets: number, samples: Samples): Promise<string[]> {
   const gauges = ['pgusher_sessions', 'pgusher_unauthenticated_connections', 'pgusher_credentials']
   const [backends, open] = await Promise.all([watched.admin(BACKENDS), openSockets(watched.pid)])
+  // With workers there is one of each for each of them.
+  const known = (name: string): boolean => [...samples.keys()].some((key) => key === name || key.startsWith(`${name}{`))
+  const values = gauges.map((name) => ({ name, value: known(name) ? total(samples, name) : undefined }))
   return [
-    ...gauges.filter((name) => samples.get(name) !== 0).map((name) => `${name} is ${samples.get(name)}`),
+    ...values.filter(({ value }) => value !== 0).map(({ name, value }) => `${name} is ${value}`),
     ...backends.map(({ name }) => `role or backend ${name}`),
     ...(open > sockets ? [`${open - sockets} sockets more than the ${sockets} before`] : []),
   ]

@@ -14,6 +14,10 @@ import { eventually, query, setupShop, urlFor, withClient } from './shop.ts'
 export interface StandaloneOptions {
   /** Settings of PostgreSQL. */
   settings?: Readonly<Record<string, string>>
+  /** In place of one of its own; whoever gives it stops it. Its members may change while pgusher runs: `path` is to be told. */
+  server?: PostgresServer
+  /** `serve --workers`. */
+  workers?: number
   /** Last word on the configuration; called again by `reload`. */
   config?: (config: ConfigInput) => ConfigInput
 }
@@ -24,6 +28,7 @@ export interface Standalone extends AsyncDisposable, Watched {
   readonly port: number
   /** PEM of the CA of pgusher's certificate. */
   readonly ca: string
+  readonly caFile: string
   /** Between pgusher and PostgreSQL. */
   readonly path: FaultProxy
   readonly pgusher: RunningPgusher
@@ -43,8 +48,8 @@ export async function startStandalone(options: StandaloneOptions = {}): Promise<
   await using stack = new AsyncDisposableStack()
   const directory = await mkdtemp(join(tmpdir(), 'pgusher-standalone-'))
   stack.defer(() => rm(directory, { recursive: true, force: true }))
-  const server = await startPostgres({ settings: options.settings ?? {} })
-  stack.defer(() => server.stop())
+  const server = options.server ?? (await startPostgres({ settings: options.settings ?? {} }))
+  if (options.server === undefined) stack.defer(() => server.stop())
   const [shop, issuer, authority] = await Promise.all([setupShop(server), startIssuer(), createCa()])
   stack.defer(() => issuer.close())
   const path = stack.use(await startFaultProxy(server))
@@ -57,15 +62,25 @@ export async function startStandalone(options: StandaloneOptions = {}): Promise<
   }
   await writeFile(files.cert, certificate.cert)
   await writeFile(files.key, certificate.key, { mode: 0o600 })
+  await writeFile(file('ca.crt'), authority.cert)
   await appendFile(file('pgusher.log'), '')
   await writeConfig()
-  const start = (): Promise<RunningPgusher> => startChild(file('pgusher.yaml'), file('pgusher.log'))
+  const workers = options.workers === undefined ? {} : { workers: options.workers }
+  const start = (): Promise<RunningPgusher> => startChild(file('pgusher.yaml'), file('pgusher.log'), workers)
   let pgusher = await start()
   stack.defer(async () => void (await pgusher.stop()))
   let idleSockets = 0
   const kept = new AsyncDisposableStack()
   const standalone: Standalone = {
-    ...{ server, issuer, path, ca: authority.cert, configFile: file('pgusher.yaml'), logFile: file('pgusher.log') },
+    ...{
+      server,
+      issuer,
+      path,
+      ca: authority.cert,
+      caFile: file('ca.crt'),
+      configFile: file('pgusher.yaml'),
+      logFile: file('pgusher.log'),
+    },
     get idleSockets() {
       return idleSockets
     },
@@ -81,11 +96,7 @@ export async function startStandalone(options: StandaloneOptions = {}): Promise<
     get httpAddress() {
       return pgusher.httpAddress
     },
-    // A rotated file's name ends in its time, and the one that is written has the shortest name.
-    auditFiles: async () => {
-      const names = (await readdir(directory)).filter((name) => name.startsWith('audit.jsonl')).sort()
-      return [...names.slice(1), ...names.slice(0, 1)].map(file)
-    },
+    auditFiles: async () => auditFilesOf(await readdir(directory)).map(file),
     admin: (sql, database = 'postgres') => query(urlFor(server.superuserUrl, { database }), sql),
     async reload() {
       await writeConfig()
@@ -103,12 +114,27 @@ export async function startStandalone(options: StandaloneOptions = {}): Promise<
   return standalone
 }
 
+/** Of the process and of its workers, each with its rotated ones first: their names end in their times, and the one that is written has the shortest. */
+function auditFilesOf(names: readonly string[]): string[] {
+  const streams = Map.groupBy(
+    names.filter((name) => /^audit(?:-\d+)?\.jsonl/.test(name)).sort(),
+    (name) => name.split('.')[0],
+  )
+  return [...streams.values()].flatMap(([current = '', ...rotated]) => [...rotated, current])
+}
+
 /** What a first session opens and keeps: the admin's connections to each database. */
 async function openDatabases({ issuer, port, ca, left }: Standalone): Promise<void> {
   const password = await issuer.token('github')
   for (const database of ['shop-prod', 'warehouse']) {
     const login = { host: '127.0.0.1', port, user: 'shop_migrator', database, password, ssl: { ca } }
-    await withClient(login, (client) => client.query('select 1'))
+    const used = () =>
+      withClient(login, (client) => client.query('select 1')).catch((error: { code?: string }) => {
+        // On a busy machine the first fetch of the issuer's keys may come too late; the next one is half a minute later.
+        if (error.code !== '57P03') throw error
+        return undefined
+      })
+    await eventually(used, 45_000)
   }
   await left(10_000)
 }
