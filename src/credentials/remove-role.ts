@@ -27,7 +27,10 @@ const WITHOUT_FLUSH = 'SET LOCAL synchronous_commit = off'
 /** Of an object that others depend on, a lock that is held, a role that is not there. */
 const [DEPENDENT, LOCKED, MISSING] = ['2BP01', '55P03', '42704']
 
-/** Takes LOGIN, and looks once that is true for everybody. `disabled` is false when somebody else (a prepared transaction, an open one of the job) holds the role's catalog row. */
+/**
+ * Takes LOGIN, and looks once that is true for everybody. `disabled` is false when somebody else (a prepared transaction, an open one of
+ * the job) holds the role's catalog row.
+ */
 async function disableLogin(
   client: pg.Client,
   login: string,
@@ -43,6 +46,10 @@ async function disableLogin(
   }
 }
 
+/** Looked for once more: a process id may have gone to somebody else since. */
+const END_SESSIONS = `SELECT pg_catalog.pg_terminate_backend(s.pid, $2)
+  FROM pg_catalog.pg_stat_activity s WHERE s.usesysid ${EQ} $1::pg_catalog.oid`
+
 /**
  * Those who were logging in at the first look are asked; who comes later reads NOLOGIN. pg_terminate_backend waits up to its second argument's
  * milliseconds and demands the privileges of the role.
@@ -56,9 +63,7 @@ async function endSessions(client: pg.Client, role: RoleFacts): Promise<RoleFact
     await client.query('BEGIN')
     try {
       await client.query(joinRole(role.login, role.version))
-      const end =
-        'SELECT pg_catalog.pg_terminate_backend(pid, $2) FROM pg_catalog.unnest($1::pg_catalog.int4[]) AS s (pid)'
-      if (sessions.length > 0) await client.query(end, [sessions, patience])
+      if (sessions.length > 0) await client.query(END_SESSIONS, [role.oid, patience])
       if (unsure.length > 0) await client.query(`SET LOCAL ROLE ${quoteIdentifier(role.login)}`)
       const own: number[] = []
       for (const pid of unsure) if (await endOwn(client, pid, patience)) own.push(pid)
@@ -217,6 +222,8 @@ async function drop(client: pg.Client, { login }: Doomed): Promise<string | unde
     if (left.length > 0) throw new RemovalError('it is still there')
     return undefined
   } catch (error) {
+    // Another replica, or the sweeper, was there first.
+    if (sqlstateOf(error) === MISSING) return undefined
     if (sqlstateOf(error) === DEPENDENT) return messageOf(error)
     throw error
   }
