@@ -5,7 +5,11 @@ const log: string[] = []
 let classifier: Classifier
 
 beforeAll(async () => {
-  classifier = await createClassifier({ log: (_level, message) => log.push(message), deadline: 10_000, decideWithin: 30_000 })
+  classifier = await createClassifier({
+    log: (_level, message) => log.push(message),
+    deadline: 10_000,
+    decideWithin: 30_000,
+  })
 })
 afterAll(() => classifier.close())
 

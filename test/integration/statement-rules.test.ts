@@ -3,7 +3,6 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { RULES, type RuleInput, type Stage, startStage } from '../support/pgusher.ts'
 import {
   bind,
-  copyData,
   describe as describeMessage,
   execute,
   parse,
@@ -195,30 +194,6 @@ describe('a refused statement', () => {
         'drop table numbers: denied',
         'create table a (): denied',
       ],
-    ])
-  })
-
-  test('in the middle of COPY ends the session, as any would', async () => {
-    using client = await rawSession(stage, { token: await stage.token('buildkite') })
-    client.send(query('copy numbers from stdin'))
-    await client.until('G')
-    client.send(copyData('1\n'), query('create table a ()'))
-    expect((await client.rest()).map((text) => text.slice(0, 7))).toEqual(['E 08P01', 'E 08P01'])
-    const statements = await statementsOf(stage, client.port)
-    expect(outcomes(statements)).toEqual(['copy numbers from stdin: failure', 'create table a (): denied'])
-  })
-
-  test('whose answer never came, because the session ended, was denied and not lost', async () => {
-    using client = await rawSession(stage, { token: await stage.token('buildkite') })
-    client.send(query('select pg_sleep(9)'), run('create table a ()'), run('select 1'))
-    await stage.waitForEvent('session.started')
-    const [backend] = await stage.admin<{ pid: number }>(
-      `select pid from pg_stat_activity where query like '%sleep(9)'`,
-    )
-    await stage.admin(`select pg_terminate_backend(${backend?.pid})`)
-    await client.rest()
-    expect(outcomes(await statementsOf(stage, client.port))).toEqual([
-      ...['select pg_sleep(9): failure', 'create table a (): denied', 'select 1: not_executed'],
     ])
   })
 })

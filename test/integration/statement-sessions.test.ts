@@ -7,8 +7,8 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type ConfigInput, RULES, type RuleInput, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually } from '../support/postgres.ts'
-import { query, rawSession, run, sync } from '../support/raw-client.ts'
-import { statementsOf } from '../support/statement-events.ts'
+import { copyData, query, rawSession, run, sync } from '../support/raw-client.ts'
+import { type Statement, statementsOf } from '../support/statement-events.ts'
 
 type Classes = NonNullable<NonNullable<RuleInput['allow']>['statements']>
 
@@ -49,6 +49,9 @@ afterAll(() => stage?.close())
 /** Errors without the denial's id, rows and ends; not how they were told. */
 const told = (messages: readonly string[]): string[] =>
   messages.filter((text) => /^[EDCZ]/.test(text)).map((text) => text.replace(/ \[D-\w{6}\]$/, ''))
+
+const outcomes = (statements: readonly Statement[]): string[] =>
+  statements.map(({ sql, outcome, error }) => `${sql}: ${error ?? outcome}`)
 
 describe('a session of a rule that writes nothing', () => {
   test('is read-only for PostgreSQL too, whatever the client asks for, and what hides from the rule is refused there', async () => {
@@ -102,6 +105,29 @@ test('a client that sends a new statement and closes at once gets its answer, an
     ...['C INSERT 0 1', 'Z I', 'E 42883 function nothing() does not exist', 'Z I', 'D 11', 'C SELECT 1', 'Z I'],
   ])
   await stage.admin('truncate public.numbers', 'shop')
+})
+
+test('a statement that is refused in the middle of COPY ends the session, as any would', async () => {
+  using client = await rawSession(stage, { token: await stage.token('gitlab') })
+  client.send(query('copy numbers from stdin'))
+  await client.until('G')
+  client.send(copyData('1\n'), query('drop role nobody'))
+  expect((await client.rest()).map((text) => text.slice(0, 7))).toEqual(['E 08P01', 'E 08P01'])
+  const statements = await statementsOf(stage, client.port)
+  expect(outcomes(statements)).toEqual(['copy numbers from stdin: failure', 'drop role nobody: denied'])
+})
+
+test('a refused statement whose answer never came, because the session ended, was denied and not lost', async () => {
+  using client = await rawSession(stage, { token: await stage.token('gitlab') })
+  client.send(query('select pg_sleep(9)'), run('drop role nobody'), run('select 1'))
+  await eventually(async () => {
+    const ended = `select pg_terminate_backend(pid) from pg_stat_activity where query = 'select pg_sleep(9)'`
+    return (await stage.admin(ended)).length === 1
+  })
+  await client.rest()
+  expect(outcomes(await statementsOf(stage, client.port))).toEqual([
+    ...['select pg_sleep(9): failure', 'drop role nobody: denied', 'select 1: not_executed'],
+  ])
 })
 
 test('thousands of new statements in one pipeline, every other refused, are answered in order', async () => {
