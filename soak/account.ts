@@ -41,11 +41,11 @@ export async function takeSample(stage: Standalone): Promise<Sample> {
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
-/** Of the heap, from the second quarter to the last: the first is the warming up. Bytes. */
-export function growthOf(samples: readonly Sample[]): number {
+/** From the second quarter to the last: the first is the warming up. Bytes; a peak that passes does not count. */
+export function growthOf(samples: readonly Sample[], of: 'heap' | 'rss' = 'heap'): number {
   const quarter = Math.max(1, Math.floor(samples.length / 4))
-  const heap = samples.map((sample) => sample.heap)
-  return median(heap.slice(-quarter)) - median(heap.slice(quarter, 2 * quarter))
+  const values = samples.map((sample) => sample[of])
+  return median(values.slice(-quarter)) - median(values.slice(quarter, 2 * quarter))
 }
 
 export const shownMiB = (bytes: number): string => `${Math.round(bytes / MiB)} MiB`

@@ -28,6 +28,8 @@ const SETTLE = 40_000
  * take about this much; with a million texts it was the same.
  */
 const MAX_GROWTH = 96 * 1024 * 1024
+/** The same of what the system sees, which what is freed and not given back, and what a crashed parser leaves for a moment, are part of. */
+const MAX_RESIDENT_GROWTH = 256 * 1024 * 1024
 
 function settingsOf(argv: readonly string[]) {
   const { values } = parseArgs({
@@ -96,7 +98,9 @@ async function mixedLoad(
   const violations = [...others, ...chores.violations, ...(await accounts(stage))]
   const after = await takeSample(stage)
   const growth = growthOf(samples)
+  const residentGrowth = growthOf(samples, 'rss')
   if (growth > MAX_GROWTH) violations.push(`memory grew by ${shownMiB(growth)}`)
+  if (residentGrowth > MAX_RESIDENT_GROWTH) violations.push(`resident memory grew by ${shownMiB(residentGrowth)}`)
   if (after.timers > idle.timers + 2) violations.push(`${after.timers} timers, and ${idle.timers} at the start`)
   const difference = await compareWithLog(await stage.auditFiles(), stage.server.logFile)
   const lost = difference.violations.filter((text) => chores.counts.killed > 0 && text.endsWith(NOT_RECORDED))
@@ -109,7 +113,7 @@ async function mixedLoad(
   for (const [name, value] of Object.entries(counted)) console.log(`  ${name}: ${value.toLocaleString('en')}`)
   console.log(`  refused: ${JSON.stringify(refused)}`)
   const most = (of: (sample: Sample) => number): number => Math.max(...samples.map(of))
-  const resident = `resident ${shownMiB(idle.rss)} idle, ${shownMiB(most(({ rss }) => rss))} at most`
+  const resident = `resident ${shownMiB(idle.rss)} idle, ${shownMiB(most(({ rss }) => rss))} at most, ${shownMiB(residentGrowth)} more in the last quarter than in the second`
   const heap = `heap ${shownMiB(idle.heap)} idle, ${shownMiB(most(({ heap }) => heap))} at most`
   console.log(`  memory: ${resident}; ${heap}, ${shownMiB(growth)} more in the last quarter than in the second`)
   console.log(
