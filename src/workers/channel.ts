@@ -24,8 +24,15 @@ export type Handlers<Calls> = {
 }
 
 export interface Channel<Out extends Methods<Out>> {
-  /** @throws AccessError as the other side threw it; `draining` once that is gone */
-  call<Name extends keyof Out & string>(name: Name, argument: ArgumentOf<Out[Name]>): Promise<ResultOf<Out[Name]>>
+  /**
+   * @param within milliseconds for the answer; as long as it takes without it
+   * @throws AccessError as the other side threw it; `draining` once that is gone, or where it has not answered in time
+   */
+  call<Name extends keyof Out & string>(
+    name: Name,
+    argument: ArgumentOf<Out[Name]>,
+    within?: number,
+  ): Promise<ResultOf<Out[Name]>>
   /** As `call`, where nobody waits; dropped once the other side is gone. */
   tell<Name extends keyof Out & string>(name: Name, argument: ArgumentOf<Out[Name]>): void
 }
@@ -39,6 +46,7 @@ type Item =
 interface Waiting {
   resolve(value: unknown): void
   reject(error: unknown): void
+  timer: NodeJS.Timeout | undefined
 }
 
 /** @param onFailure told what a handler threw that nobody waits for */
@@ -53,6 +61,7 @@ export function createChannel<Out extends Methods<Out>, In extends Methods<In>>(
   let lastId = 0
 
   function handle(name: string, argument: unknown): unknown {
+    if (!Object.hasOwn(handlers, name)) throw new TypeError(`there is no call "${name}"`)
     const handler = handlers[name as keyof In] as (argument: unknown) => unknown
     return handler(argument)
   }
@@ -78,6 +87,7 @@ export function createChannel<Out extends Methods<Out>, In extends Methods<In>>(
   function settle(id: number, use: (one: Waiting) => void): void {
     const one = waiting.get(id)
     waiting.delete(id)
+    clearTimeout(one?.timer)
     if (one !== undefined) use(one)
   }
 
@@ -88,12 +98,18 @@ export function createChannel<Out extends Methods<Out>, In extends Methods<In>>(
     else if (item[0] === 'result') outbox.add(['error', item[1], toSent(error)])
   }
 
+  function take(item: Item): void {
+    if (item[0] === 'call') answer(item[1], item[2], item[3])
+    else if (item[0] === 'tell') hear(item[1], item[2])
+    else if (item[0] === 'result') settle(item[1], ({ resolve }) => resolve(item[2]))
+    else settle(item[1], ({ reject }) => reject(toError(item[2])))
+  }
   port.onMessage((message) => {
-    for (const item of message as Item[]) {
-      if (item[0] === 'call') answer(item[1], item[2], item[3])
-      else if (item[0] === 'tell') hear(item[1], item[2])
-      else if (item[0] === 'result') settle(item[1], ({ resolve }) => resolve(item[2]))
-      else settle(item[1], ({ reject }) => reject(toError(item[2])))
+    // What the other side sends must not end this process with all the others that it carries.
+    try {
+      for (const item of message as Item[]) take(item)
+    } catch (error) {
+      onFailure('a message that is none of ours', error)
     }
   })
   port.onClose(() => {
@@ -101,11 +117,13 @@ export function createChannel<Out extends Methods<Out>, In extends Methods<In>>(
     for (const id of [...waiting.keys()]) settle(id, ({ reject }) => reject(gone()))
   })
   return {
-    call(name, argument) {
+    call(name, argument, within) {
       if (closed) return Promise.reject(gone())
       const id = ++lastId
       const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-      waiting.set(id, { resolve, reject })
+      const late = (): void => settle(id, (one) => one.reject(silent(name, within)))
+      const timer = within === undefined ? undefined : setTimeout(late, within).unref()
+      waiting.set(id, { resolve, reject, timer })
       outbox.add(['call', id, name, argument])
       return promise as ReturnType<Channel<Out>['call']> as never
     },
@@ -137,6 +155,13 @@ function createOutbox(port: Port, onUnsent: (item: Item, error: unknown) => void
       if (items.push(item) === 1) setImmediate(flush)
     },
   }
+}
+
+function silent(name: string, within: number | undefined): AccessError {
+  return new AccessError('draining', 'a process of pgusher does not answer', {
+    hint: 'Connect again in a moment.',
+    cause: new Error(`no answer to "${name}" within ${within} ms`),
+  })
 }
 
 function gone(): AccessError {

@@ -40,13 +40,18 @@ export function createDesk(parts: FrontParts, numbers: CredentialNumbers): Desk 
   const waiting = createHoldings()
   const leases = createLeaseBook(parts, numbers)
   let auditFailure: string | undefined
+  let gone = false
   const windowOf = ({ request, now }: WindowArgument) => {
     const grant = inForce({ current }, request.principal, request.grant, now)
     return [{ ...request, grant }, now] as const
   }
   return {
     handlers: {
-      enter: ({ id, address }) => waiting.add(id, shared.admission.enter(address)),
+      enter({ id, address }) {
+        // The last messages of a worker can come behind the news of its end: what they take nobody would give back.
+        if (gone) throw workerGone()
+        waiting.add(id, shared.admission.enter(address))
+      },
       leave: waiting.end,
       acquire: leases.acquire,
       release: leases.release,
@@ -75,6 +80,7 @@ export function createDesk(parts: FrontParts, numbers: CredentialNumbers): Desk 
     },
     told: leases.told,
     clear() {
+      gone = true
       waiting.clear()
       leases.clear()
     },
@@ -124,6 +130,9 @@ function createLeaseBook({ shared, recorder }: FrontParts, numbers: CredentialNu
 
   async function acquire(argument: Parameters<LeaseBook['acquire']>[0]): Promise<CredentialOffer> {
     const { id, principal, grant } = argument
+    if (gone) throw workerGone()
+    // A worker that hangs may not have heard of the bar yet.
+    shared.bars.refuse(principal)
     // Its making and its end are to be on record as well.
     if (!recorder.accepting) throw auditUnavailable()
     const endSession = shared.admission.startSession()

@@ -1,6 +1,7 @@
 /** What a worker's connections share with those of the others: the same interfaces, kept by the primary. */
 import type { MintedCredential } from '../credentials/minter.ts'
 import type { Tickets } from '../credentials/tickets.ts'
+import { AccessError } from '../errors.ts'
 import type { Bars } from '../session/bars.ts'
 import { createJobWindows } from '../session/job-windows.ts'
 import type { SharedState, Snapshot } from '../session/proxy-context.ts'
@@ -14,11 +15,12 @@ export interface RemoteState extends SharedState {
 
 export function createRemoteState(primary: Channel<ToPrimary>, bars: Bars, current: () => Snapshot): RemoteState {
   const credentials = new Map<number, MintedCredential>()
+  const ask = askerOf(primary, () => current().config.listen.handshake_timeout)
   const tickets = remoteTickets(primary)
   return {
-    admission: remoteAdmission(primary),
+    admission: remoteAdmission(primary, ask, () => current().config.listen.max_unauthenticated),
     leases: remoteLeases(primary, credentials),
-    windows: remoteWindows(primary),
+    windows: remoteWindows(ask),
     bars: {
       refuse(principal) {
         try {
@@ -32,7 +34,7 @@ export function createRemoteState(primary: Channel<ToPrimary>, bars: Bars, curre
     get tickets() {
       return current().config.tickets && tickets
     },
-    cancel: (address, { processId, key }) => primary.call('cancel', { address, request: { processId, key } }),
+    cancel: (address, { processId, key }) => ask('cancel', { address, request: { processId, key } }),
     takenBack(id) {
       const credential = credentials.get(id)
       credentials.delete(id)
@@ -41,13 +43,35 @@ export function createRemoteState(primary: Channel<ToPrimary>, bars: Bars, curre
   }
 }
 
-function remoteAdmission(primary: Channel<ToPrimary>): SharedState['admission'] {
+type Ask = Channel<ToPrimary>['call']
+
+/**
+ * No longer than a connection has: a primary that hangs would otherwise keep every connection that comes meanwhile, and all of them at
+ * once when it goes on. Credentials and tickets take their time; who waits for one has a deadline of his own.
+ */
+function askerOf(primary: Channel<ToPrimary>, within: () => number): Ask {
+  return (name, argument) => primary.call(name, argument, within())
+}
+
+/** @param most what the primary lets wait of all workers: who comes beyond that need not be asked for */
+function remoteAdmission(primary: Channel<ToPrimary>, ask: Ask, most: () => number): SharedState['admission'] {
   let lastId = 0
+  let waiting = 0
   return {
     async enter(address) {
+      if (waiting >= most()) throw tooManyWait()
       const id = ++lastId
-      await primary.call('enter', { id, address })
-      return once(() => primary.tell('leave', id))
+      waiting++
+      const leave = once(() => {
+        waiting--
+        primary.tell('leave', id)
+      })
+      // It may have let it in behind our back; what it refused it does not know.
+      await ask('enter', { id, address }).catch((error: unknown) => {
+        leave()
+        throw error
+      })
+      return leave
     },
     // Counted where the lease is, which saves a message.
     startSession: () => () => {},
@@ -73,15 +97,15 @@ function remoteLeases(primary: Channel<ToPrimary>, credentials: Map<number, Mint
   }
 }
 
-function remoteWindows(primary: Channel<ToPrimary>): SharedState['windows'] {
+function remoteWindows(ask: Ask): SharedState['windows'] {
   /** Without `job_window` there is nothing to keep, and the answer is the same everywhere. */
   const none = createJobWindows()
   return {
-    knows: (tokenSha256) => primary.call('knows', tokenSha256),
+    knows: (tokenSha256) => ask('knows', tokenSha256),
     check: (request, now) =>
-      request.grant.jobWindow === undefined ? none.check(request, now) : primary.call('check', { request, now }),
+      request.grant.jobWindow === undefined ? none.check(request, now) : ask('check', { request, now }),
     admit: (request, now) =>
-      request.grant.jobWindow === undefined ? none.admit(request, now) : primary.call('admit', { request, now }),
+      request.grant.jobWindow === undefined ? none.admit(request, now) : ask('admit', { request, now }),
   }
 }
 
@@ -93,6 +117,12 @@ function remoteTickets(primary: Channel<ToPrimary>): Tickets {
     giveBackJob: (jobKey) => primary.call('giveBackJob', jobKey),
     giveBackRun: (runUrl) => primary.call('giveBackRun', runUrl),
   }
+}
+
+function tooManyWait(): AccessError {
+  return new AccessError('limit_sessions', 'too many connections are waiting for authentication', {
+    hint: 'Try again in a moment; the limits are in the configuration under "listen".',
+  })
 }
 
 function once(work: () => void): () => void {

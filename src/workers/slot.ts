@@ -1,5 +1,6 @@
 /** The place of one worker: starts it, looks whether it lives, and starts another when it does not. */
 import type { MintedCredential } from '../credentials/minter.ts'
+import { AccessError } from '../errors.ts'
 import type { FrontParts } from '../session/front.ts'
 import type { SnapshotSource } from '../session/snapshot.ts'
 import { type Channel, createChannel, type Port } from './channel.ts'
@@ -52,6 +53,10 @@ export interface SlotOptions {
 const BACKOFF = { first: 250, last: 10_000, lasts: 30_000 }
 /** A worker that has not answered for so long hangs: it holds jobs and is of no use to any. */
 const PING = { interval: 5_000, misses: 6 }
+/** Milliseconds in which a worker takes a new configuration; longer, and jobs would go on by the old one. */
+const REPLACE = 10_000
+/** Milliseconds beyond the time that sessions have, for connections to hang up and the audit to be written. */
+const GRACE = 5_000
 
 interface Running {
   process: WorkerProcess
@@ -81,6 +86,8 @@ export function createSlot(worker: number, { parts, numbers, fork, settings }: S
     })
     const begun: Running = { process, channel, desk, open: false, startedAt: performance.now(), watch }
     running = begun
+    // Without its channel it would carry jobs that nobody can end.
+    process.port.onClose(() => process.kill())
     process.exited.then((how) => gone(begun, how))
     return begun
   }
@@ -130,8 +137,12 @@ export function createSlot(worker: number, { parts, numbers, fork, settings }: S
     told: (credential) => running?.desk.told(credential) === true,
     async start() {
       const begun = begin()
-      const ended = begun.process.exited.then((how) => Promise.reject(new Error(`worker ${worker} ended: ${how}`)))
-      await Promise.race([open(begun), ended])
+      const ended = begun.process.exited.then((how) => Promise.reject(endedEarly(worker, how)))
+      // Its channel closes before it is gone, which tells less.
+      const opened = open(begun).catch((error: AccessError) =>
+        error.code === 'draining' ? ended : Promise.reject(error),
+      )
+      await Promise.race([opened, ended])
     },
     async replace(argument) {
       const { channel, process, open: isOpen } = running ?? {}
@@ -140,7 +151,7 @@ export function createSlot(worker: number, { parts, numbers, fork, settings }: S
         process?.kill()
         return 0
       }
-      return channel.call('replace', argument).catch((err: unknown) => {
+      return channel.call('replace', argument, REPLACE).catch((err: unknown) => {
         if (!stopping) log.error({ err, worker }, 'a worker could not take the new configuration: it is replaced')
         process?.kill()
         return 0
@@ -153,9 +164,20 @@ export function createSlot(worker: number, { parts, numbers, fork, settings }: S
       const { process, channel, open: isOpen } = running
       if (isOpen) channel.tell('drain', { timeout })
       else process.kill()
+      const overdue = setTimeout(() => {
+        log.error({ worker, pid: process.pid }, 'a worker did not end in its time: it is ended')
+        process.kill()
+      }, timeout + GRACE)
       await process.exited
+      clearTimeout(overdue)
     },
   }
+}
+
+function endedEarly(worker: number, how: string): AccessError {
+  return new AccessError('internal_error', `worker ${worker} ended before it listened: ${how}`, {
+    hint: 'What it said itself stands above.',
+  })
 }
 
 function watchOver(channel: Channel<ToWorker>, onSilent: () => void): NodeJS.Timeout {

@@ -4,7 +4,7 @@ import type { Recorder } from '../audit/recorder.ts'
 import { messageOf } from '../credentials/failure.ts'
 import { AccessError } from '../errors.ts'
 import { createApi } from '../http/api-server.ts'
-import { createBars } from '../session/bars.ts'
+import { type Bars, createBars } from '../session/bars.ts'
 import { type LocalFront, openLocalFront } from '../session/front.ts'
 import type { Snapshot } from '../session/proxy-context.ts'
 import { rebuildSnapshot, type SnapshotSource } from '../session/snapshot.ts'
@@ -25,14 +25,15 @@ interface Running {
   recorder: Recorder
   metrics: Metrics
   log: Logger
-  replace(source: SnapshotSource, keys: TicketKeys): number
-  setKeys(keys: TicketKeys): void
+  replace(source: SnapshotSource): number
   drain(timeout: number): Promise<void>
 }
 
 /** @param exit ends the process */
 export function runWorker(port: Port, exit: (code: number) => void): void {
   const bars = createBars()
+  // Apart from what is running: new ones may come while that is being opened.
+  let keys: TicketKeys | undefined
   let running: Running | undefined
   const now = (): Running => {
     if (running === undefined) throw new TypeError('a worker is asked before it is open')
@@ -50,16 +51,22 @@ export function runWorker(port: Port, exit: (code: number) => void): void {
   const handlers: Handlers<ToWorker> = {
     async open(settings) {
       for (const bar of settings.bars) bars.put(bar)
+      keys = settings.keys
       try {
-        running = await openWorker(settings, primary, bars)
+        running = await openWorker(settings, { primary, bars, keys: () => keys ?? settings.keys })
         await running.front.listen(settings.address, true)
       } catch (cause) {
         // The operator reads it, who started this.
         throw new AccessError('internal_error', `worker ${settings.worker}: ${messageOf(cause)}`, { cause })
       }
     },
-    replace: ({ source, keys }) => now().replace(source, keys),
-    ticketKeys: (keys) => now().setKeys(keys),
+    replace(next) {
+      keys = next.keys
+      return now().replace(next.source)
+    },
+    ticketKeys(next) {
+      keys = next
+    },
     ...sessionHandlers(() => now().front),
     bar: ({ target, why, life }) => bars.bar(target, why, life),
     endWarm({ credential }) {
@@ -82,18 +89,22 @@ export function runWorker(port: Port, exit: (code: number) => void): void {
   })
 }
 
+interface Surroundings {
+  primary: Channel<ToPrimary>
+  bars: Bars
+  keys(): TicketKeys
+}
+
 async function openWorker(
-  { worker, instance, audit, source, keys: firstKeys }: WorkerSettings,
-  primary: Channel<ToPrimary>,
-  bars: ReturnType<typeof createBars>,
+  { worker, instance, audit, source }: WorkerSettings,
+  { primary, bars, keys }: Surroundings,
 ): Promise<Running> {
   const log = createLog(source.config.log).child({ worker })
   const say = (level: 'info' | 'warn' | 'error', message: string, details?: object): void =>
     log[level](details ?? {}, message)
-  let keys = firstKeys
   const build = (from: SnapshotSource, previous?: Snapshot): Snapshot => {
     const made = rebuildSnapshot(from, say, previous?.verifier)
-    if (made.secureContext !== undefined) shareTickets(made.secureContext, () => keys)
+    if (made.secureContext !== undefined) shareTickets(made.secureContext, keys)
     return made
   }
   let snapshot = build(source)
@@ -116,14 +127,10 @@ async function openWorker(
   const front = openLocalFront({ ...parts, shared, place: worker - 1, createApi })
   return {
     ...{ front, shared, recorder, metrics, log },
-    replace(from, newKeys) {
-      keys = newKeys
+    replace(from) {
       const previous = snapshot
       snapshot = build(from, previous)
       return front.replaced(previous)
-    },
-    setKeys(newKeys) {
-      keys = newKeys
     },
     async drain(timeout) {
       draining = true

@@ -26,6 +26,7 @@ export function portPair(): PortPair {
   return {
     ports: [side(0), side(1)],
     cut() {
+      if (!open) return
       open = false
       for (const close of closing) close()
     },

@@ -54,7 +54,8 @@ function stageOf(version = 'v1'): Stage {
     },
   }
   const limits = { maxUnauthenticated: 3, maxUnauthenticatedPerAddress: 2, maxSessions: 4 }
-  const snapshot = { config: {}, policy: { version } } as unknown as Snapshot
+  const listen = { handshake_timeout: 15_000, max_unauthenticated: 10 }
+  const snapshot = { config: { listen }, policy: { version } } as unknown as Snapshot
   const shared = {
     ...{ admission: createAdmission(() => limits), windows: createJobWindows(), bars: createBars(), leases },
     tickets: undefined,

@@ -6,6 +6,7 @@ import { createChannel } from '../../src/workers/channel.ts'
 import { createCredentialNumbers } from '../../src/workers/desk.ts'
 import type { ToPrimary, ToWorker, WorkerSettings } from '../../src/workers/protocol.ts'
 import { createSlot, type WorkerProcess } from '../../src/workers/slot.ts'
+import { createSpare } from '../../src/workers/spare.ts'
 import { portPair } from './ports.ts'
 
 beforeEach(() => {
@@ -21,7 +22,7 @@ interface Played extends WorkerProcess {
   opened: number
 }
 
-function stage() {
+function played() {
   const forked: Played[] = []
   let refuses = false
   const fork = (): Played => {
@@ -53,16 +54,19 @@ function stage() {
     forked.push(one)
     return one
   }
+  const refuse = (value: boolean): void => {
+    refuses = value
+  }
+  return { forked, fork, refuse }
+}
+
+function stage() {
+  const { forked, fork, refuse } = played()
   const log = createLog({ level: 'error', destination: { write: () => {} } })
   const parts = { log, shared: {}, current: () => ({}) } as unknown as FrontParts
   const settings = () => ({ worker: 1 }) as WorkerSettings
   const slot = createSlot(1, { parts, numbers: createCredentialNumbers(), fork, settings })
-  return {
-    ...{ slot, forked },
-    refuse: (value: boolean) => {
-      refuses = value
-    },
-  }
+  return { slot, forked, refuse }
 }
 
 const settled = async (): Promise<void> => {
@@ -148,8 +152,31 @@ test('a reload while one is being opened: it is ended, and the next begins with 
   const { slot, forked } = stage()
   const starting = slot.start().catch((error: Error) => error.message)
   expect(await slot.replace({} as never)).toBe(0)
-  expect(await starting).toMatch(/worker 1 ended: SIGKILL|shutting down/)
+  expect(await starting).toBe('worker 1 ended before it listened: SIGKILL')
   await pass(0)
   expect([forked.length, slot.isOpen]).toEqual([2, true])
   expect(await slot.replace({} as never)).toBe(3)
+})
+
+test('one waits for the next that dies, and another for the one after; it ends with the rest', async () => {
+  const { forked, fork } = played()
+  const spare = createSpare(fork)
+  expect([spare.fork(), spare.fork()]).toEqual([forked[0], forked[1]])
+  await pass(60_000)
+  expect(forked).toHaveLength(2)
+  spare.keep()
+  await pass(2_000)
+  expect(forked).toHaveLength(3)
+  expect(spare.fork()).toBe(forked[2])
+  // Two at once: the second has to load.
+  expect(spare.fork()).toBe(forked[3])
+  await pass(2_000)
+  expect(forked).toHaveLength(5)
+  forked[4]!.end('SIGKILL')
+  await pass(2_000)
+  expect(forked).toHaveLength(6)
+  spare.close()
+  expect(await forked[5]!.exited).toBe('SIGKILL')
+  await pass(60_000)
+  expect(forked).toHaveLength(6)
 })
