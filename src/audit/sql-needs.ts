@@ -5,6 +5,7 @@
 import type { AllowedClass } from '../config/schema.ts'
 import type { StatementClass } from './classification.ts'
 import { dotted, type Fields, isFields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
+import { callsOf } from './sql-calls.ts'
 import { classesOfCall, LOCKING, NOTIFYING } from './sql-effects.ts'
 import { type Guard, modesOf, type SettingChange, setConfigOf, settingOfRow, settingsOf } from './sql-settings.ts'
 
@@ -30,6 +31,7 @@ interface Collected {
 }
 
 const ACCESS_SHARE = 1
+const CALLS: readonly AllowedClass[] = ['FUNCTION']
 
 const WRITES: Readonly<Record<string, string>> = {
   InsertStmt: 'INSERT',
@@ -53,6 +55,8 @@ const MAINTENANCE: Readonly<Record<string, string>> = {
   ClusterStmt: 'CLUSTER',
   ReindexStmt: 'REINDEX',
 }
+/** What stands in them runs at once: a default of a column that is added, USING, a check, the bound of a partition. */
+const EVALUATES = new Set(['AlterTableStmt', 'AlterDomainStmt', 'CreateStmt', 'IndexStmt'])
 const TWO_PHASE = /^TRANS_STMT_(?:PREPARE|COMMIT_PREPARED|ROLLBACK_PREPARED)$/
 
 function add(into: Collected, what: string, ...classes: readonly AllowedClass[]): void {
@@ -69,16 +73,18 @@ function addSetting(into: Collected, { name, value, identity, guard }: SettingCh
   if (guard !== undefined) into.guards.add(guard)
 }
 
-function addCall(into: Collected, fields: Fields): void {
-  const setting = setConfigOf(fields)
+function addCalls(into: Collected, type: string, fields: Fields): void {
+  const setting = type === 'FuncCall' ? setConfigOf(fields) : undefined
   if (setting !== undefined) {
     addSetting(into, setting)
     return
   }
-  const parts = nameParts(fields['funcname'])
-  const classes = classesOfCall(parts)
-  // A function that reads, in an INSERT's values, takes nothing that the INSERT does not.
-  if (!classes.includes('READ')) add(into, `function ${dotted(parts)}`, ...classes)
+  for (const parts of callsOf(type, fields)) {
+    const operator = /^\W+$/.test(parts.at(-1) ?? '')
+    const classes = operator ? CALLS : classesOfCall(parts)
+    // A function that reads, in an INSERT's values, takes nothing that the INSERT does not.
+    if (!classes.includes('READ')) add(into, `${operator ? 'operator' : 'function'} ${dotted(parts)}`, ...classes)
+  }
 }
 
 /** What stands anywhere inside. */
@@ -99,12 +105,7 @@ function addInside(into: Collected, value: unknown): void {
 function addNode(into: Collected, type: string, fields: Fields): void {
   const writes = WRITES[type]
   if (writes !== undefined) add(into, writes, 'WRITE')
-  if (type === 'FuncCall') addCall(into, fields)
-  if (type === 'A_Expr') {
-    // OPERATOR(schema.=) calls a function of that schema.
-    const operator = nameParts(fields['name'])
-    if (operator.length > 1 && operator[0] !== 'pg_catalog') add(into, `operator ${dotted(operator)}`, 'FUNCTION')
-  }
+  addCalls(into, type, fields)
   // An UPDATE of this view is set_config (its rule says so).
   const target = fields['relation']
   if (type === 'UpdateStmt' && isFields(target) && target['relname'] === 'pg_settings')
@@ -165,7 +166,23 @@ function addSimple(into: Collected, type: string, fields: Fields, label: Stateme
   else if (maintenance !== undefined) add(into, maintenance, 'MISC', 'DDL')
   else if (label === 'unknown' || label === 'READ') return false
   else add(into, summary, label)
+  if (EVALUATES.has(type)) addSettingsInside(into, fields)
+  // CREATE SCHEMA … GRANT …: statements of their own in all but the semicolon.
+  if (listOf(fields['schemaElts']).some((element) => nodeOf(element)?.type === 'GrantStmt')) add(into, 'GRANT', 'ROLE')
   return true
+}
+
+/** Calls of set_config alone: what else a change of the schema calls, a function that it makes could call as well. */
+function addSettingsInside(into: Collected, value: unknown): void {
+  if (Array.isArray(value)) {
+    for (const item of value) addSettingsInside(into, item)
+    return
+  }
+  if (!isFields(value)) return
+  const call = value['FuncCall']
+  const setting = isFields(call) ? setConfigOf(call) : undefined
+  if (setting !== undefined) addSetting(into, setting)
+  for (const member of Object.values(value)) addSettingsInside(into, member)
 }
 
 function addNested(into: Collected, type: string, fields: Fields): void {

@@ -1,5 +1,6 @@
 /** Which tables and functions a statement names. */
 import { dotted, type Fields, isFields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
+import { callsOf } from './sql-calls.ts'
 
 export interface Names {
   /** As written, in the order of their first mention. */
@@ -83,12 +84,7 @@ function walkCtes(clause: Fields, outer: Ctes, into: Collector): Ctes {
 
 function noteNode(type: string, fields: Fields, into: Collector): void {
   if (/^[A-Z]\w*Stmt$/.test(type)) into.statements.push(type)
-  if (type === 'FuncCall') into.functions.push(nameParts(fields['funcname']))
-  // OPERATOR(schema.=) calls a function of that schema.
-  if (type === 'A_Expr') {
-    const operator = nameParts(fields['name'])
-    if (operator.length > 1 && operator[0] !== 'pg_catalog') into.functions.push(operator)
-  }
+  into.functions.push(...callsOf(type, fields))
   if (type === 'DropStmt') into.objects(fields['removeType'], listOf(fields['objects']))
   if (type === 'CommentStmt' || type === 'SecLabelStmt') into.objects(fields['objtype'], [fields['object']])
 }
