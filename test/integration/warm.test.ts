@@ -121,7 +121,10 @@ test('the next session of the job has the backend of the one before, its own rec
   })
   // Three of the job's own and no DISCARD ALL or comparison of ours.
   expect(ended.pgusher).toMatchObject({ end_reason: 'client', totals: { statements: 4, errors: 0 } })
-  const texts = (await stage.events('statement')).map(({ db }) => (db as { query: { text: string } }).query.text)
+  // A statement that a busy classifier gave up may have no text of its own.
+  const texts = (await stage.events('statement')).map(
+    ({ db }) => (db as { query?: { text?: string } }).query?.text ?? '',
+  )
   expect(texts.filter((text) => /set_config|setseed|pg_conf_load_time|DISCARD/.test(text))).toEqual([])
 })
 
