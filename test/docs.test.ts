@@ -89,6 +89,7 @@ describe('metrics', () => {
       warm: () => 0,
       auditAccepting: () => true,
       auditEvents: () => 0,
+      workers: () => 2,
       issuerKeys: () => ({ github: true }),
     }
     const metrics = createMetrics(all)

@@ -31,7 +31,7 @@ export function killCommand(): Command {
       `
 Ends whole job attempts: every session, window and ticket of each job that is meant. Its tokens are refused from then on.
 A run's URL or a job's key also bars one that is not connected now. Needs control.socket in the configuration, and to run
-as pgusher's user or root. Replicas know nothing of each other: kill on each.
+as pgusher's user or root. Workers are one; replicas know nothing of each other: kill on each.
 
 Exit codes:
   0  ended and barred

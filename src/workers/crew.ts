@@ -18,7 +18,11 @@ import { auditFileOf, instanceOf } from './names.ts'
 import type { ToWorker, WorkerSettings } from './protocol.ts'
 import { remoteSession } from './remote-session.ts'
 import { createSlot, type ForkWorker, type Slot } from './slot.ts'
+import { createSpare } from './spare.ts'
 import { newTicketKeys, TICKET_KEY_PERIOD } from './tls-tickets.ts'
+
+/** Milliseconds for what costs a worker next to nothing. One that hangs is found out later, and no scrape waits for that. */
+const ANSWER = 3_000
 
 type TcpAddress = Extract<ListenAddress, { kind: 'tcp' }>
 
@@ -31,6 +35,7 @@ export function openCrew(count: number, instance: string, parts: FrontParts, for
   const { first, shared } = parts
   checkShareable(parts)
   const numbers = createCredentialNumbers()
+  const spare = createSpare(fork)
   let source: SnapshotSource = first.source
   let keys = newTicketKeys()
   let address: TcpAddress | undefined
@@ -45,7 +50,7 @@ export function openCrew(count: number, instance: string, parts: FrontParts, for
     return { ...rest, ...(file && { file: { ...file, path: auditFileOf(file.path, worker) } }) }
   }
   const slots = Array.from({ length: count }, (_, index) =>
-    createSlot(index + 1, { parts, numbers, fork, settings: () => settingsOf(index + 1) }),
+    createSlot(index + 1, { parts, numbers, fork: spare.fork, settings: () => settingsOf(index + 1) }),
   )
   const open = (): Slot[] => slots.filter((slot) => slot.isOpen)
   parts.metrics.watch({ workers: () => open().length })
@@ -68,6 +73,7 @@ export function openCrew(count: number, instance: string, parts: FrontParts, for
         await stopAll(slots, 0)
         throw error
       }
+      spare.keep()
       return address
     },
     get size() {
@@ -79,7 +85,7 @@ export function openCrew(count: number, instance: string, parts: FrontParts, for
     },
     cancel: async (request) =>
       (await slotOfKey(slots, request)
-        ?.channel?.call('cancel', request)
+        ?.channel?.call('cancel', request, ANSWER)
         .catch(() => false)) ?? false,
     async replaced(previous, next) {
       previous.verifier.close()
@@ -87,8 +93,10 @@ export function openCrew(count: number, instance: string, parts: FrontParts, for
       const ended = await Promise.all(slots.map((slot) => slot.replace({ source, keys })))
       return ended.reduce((sum, count) => sum + count, 0)
     },
-    async barred(target, why, life) {
-      await Promise.all(slots.map((slot) => slot.channel?.call('bar', { target, why, life }).catch(() => {})))
+    barred(target, why, life) {
+      // Nobody waits for a worker that hangs: who comes for a credential behind this is refused here, and who came before is among the
+      // sessions that are asked for next, on the same channel.
+      tellAll('bar', { target, why, life })
     },
     endWarm(credential?: MintedCredential) {
       if (credential === undefined) return tellAll('endWarm', { credential })
@@ -102,12 +110,15 @@ export function openCrew(count: number, instance: string, parts: FrontParts, for
       ),
     ],
     metrics: () =>
-      Promise.all(open().map(async (slot) => (await slot.channel?.call('metrics', undefined).catch(() => [])) ?? [])),
+      Promise.all(
+        open().map(async (slot) => (await slot.channel?.call('metrics', undefined, ANSWER).catch(() => [])) ?? []),
+      ),
     async rotateAudit() {
       await Promise.all(open().map((slot) => slot.channel?.call('rotateAudit', undefined)))
     },
     async drain(timeout) {
       clearInterval(rotation)
+      spare.close()
       await stopAll(slots, timeout)
     },
   }
