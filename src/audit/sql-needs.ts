@@ -4,7 +4,7 @@
  */
 import type { AllowedClass } from '../config/schema.ts'
 import type { StatementClass } from './classification.ts'
-import { dotted, type Fields, isFields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
+import { dotted, type Fields, isFields, listOf, nodeOf, textOf } from './parse-tree.ts'
 import { callsOf } from './sql-calls.ts'
 import { classesOfCall, LOCKING, NOTIFYING } from './sql-effects.ts'
 import { type Guard, modesOf, type SettingChange, setConfigOf, settingOfRow, settingsOf } from './sql-settings.ts'
