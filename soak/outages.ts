@@ -43,10 +43,10 @@ const OUTAGES: Readonly<Record<string, Outage>> = {
   'fast shutdown, started again': stopped('SIGINT'),
   'immediate shutdown, started again': stopped('SIGQUIT'),
   'killed (SIGKILL of its main process), started again': stopped('SIGKILL'),
-  async 'smart shutdown, then fast'({ cluster }) {
-    await cluster.signal('SIGTERM')
+  async 'smart shutdown, then fast'(ground) {
+    await ground.cluster.signal('SIGTERM')
     await delay(AWAY)
-    await stopped('SIGINT')({ cluster } as Ground)
+    await stopped('SIGINT')(ground)
   },
   async 'failover to a standby'({ cluster, stage }) {
     await cluster.failOver()
@@ -81,7 +81,7 @@ async function observe(name: string, outage: Outage, ground: Ground): Promise<st
   const all = watchers.flatMap(([who, watcher]) => (watcher === undefined ? [] : [{ who, ended: watcher.seen(since) }]))
   // Who comes before the server has noticed is served, and is a session as the others are.
   await Promise.race([Promise.all(all.map(({ ended }) => ended)), delay(500)])
-  const newcomers = await watchNewcomers(stage, () => token('4'), since, 20_000).catch(async (error: Error) => {
+  const newcomers = await watchNewcomers(stage, () => token('4'), since, 60_000).catch(async (error: Error) => {
     throw new Error(`${name}: ${error.message}; the last words of pgusher:\n${await lastWords(stage)}`)
   })
   await over
