@@ -11,6 +11,8 @@ import type { Contestant } from './contestant.ts'
 /** Entry of `databases` that PostgreSQL is reached through over TLS; the other bears the database's own name. */
 const SECURED = `${DATABASE}-tls`
 const ROLES = `SELECT count(*)::int AS roles FROM pg_roles WHERE starts_with(rolname, 'pgu_')`
+/** As in the Dockerfile and the systemd unit. */
+const NODE_OPTIONS = ['--max-semi-space-size=16']
 /** Above what any part holds at once: all load comes from one address, and a part's jobs may be one. */
 const MANY = 2_000
 
@@ -29,7 +31,7 @@ async function startPgusher(stage: Stage, settings: { warm?: object }): Promise<
   const databases = Object.entries(base.databases).map(([alias, entry]) => [alias, { ...entry, ...settings }])
   await writeFile(file, JSON.stringify({ ...base, databases: Object.fromEntries(databases) }))
   const main = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-  const { pid, stop } = await startServer(process.execPath, [main, 'serve', '--config', file], port)
+  const { pid, stop } = await startServer(process.execPath, [...NODE_OPTIONS, main, 'serve', '--config', file], port)
   return {
     pids: [pid],
     version: `${packageVersion()} on Node ${process.versions.node}`,

@@ -13,7 +13,10 @@ const PER_JOB = 10
 const RESULT_BYTES = 200 * 1024
 /** Connections, and queries, under way at once: as jobs come, not as a herd. */
 const AT_ONCE = 16
-/** Milliseconds until memory is read: what a proxy frees by itself shortly after, it has freed. */
+/**
+ * Milliseconds until memory is read: what a proxy frees by itself shortly after, it has freed. Of what it has then, what it had before
+ * the first session is subtracted, and nothing else: V8's garbage and memory that malloc keeps count, as the system sees them.
+ */
 const SETTLE = { opened: 1_500, used: 5_000, quick: 1_000 }
 
 async function memoryOf({ contestant }: FreshContestant, variant: Variant, bench: Bench): Promise<Figures> {
@@ -26,6 +29,8 @@ async function memoryOf({ contestant }: FreshContestant, variant: Variant, bench
   await using generator = startGenerator()
   const { errors } = await generator.open(addresses, count, AT_ONCE)
   if (errors.length > 0) throw new Error(`${errors.length} of ${count} were refused: ${errors[0]}`)
+  // pgbouncer answers a login before it has a connection to PostgreSQL; a session that is compared has one.
+  await generator.query('SELECT 1')
   await settle('opened')
   const idle = await residentBytes(contestant.pids)
   await generator.query(`SELECT repeat('x', ${RESULT_BYTES})`)

@@ -1,5 +1,6 @@
 /** Who an event is about. Serialised once a session, so that every event carries all of it and no reader needs a join. */
 import type { Principal } from '../identity/principal.ts'
+import { ownBytes } from '../wire/own-bytes.ts'
 import { jsonValue } from './json.ts'
 import type { JobIdentity, SessionIdentity } from './recorder.ts'
 
@@ -83,13 +84,6 @@ function members(fields: Fields): string {
   return json === '{}' ? '' : `,${json.slice(1, -1)}`
 }
 
-/** Not from Buffer's pool, of which a part that lives as long as a session keeps all 64 KiB. */
-function bytesOf(json: string): Buffer {
-  const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(json))
-  bytes.write(json)
-  return bytes
-}
-
 /** By principal, which the sessions of one token share, what they say of it: the newest, as jobs mostly use one database and role. */
 const shared = new WeakMap<Principal, Buffer>()
 
@@ -97,8 +91,8 @@ export function identityBlock(identity: SessionIdentity): IdentityBlock {
   const fields = identityFields(identity)
   const json = members(fields.pgusher)
   const known = identity.principal && shared.get(identity.principal)
-  const pgusher = known?.toString() === json ? known : bytesOf(json)
+  const pgusher = known?.toString() === json ? known : ownBytes(Buffer.from(json))
   if (identity.principal !== undefined) shared.set(identity.principal, pgusher)
-  const rest = bytesOf(`}${members(fields.top)},"db":{${members(fields.db).slice(1)}`)
+  const rest = ownBytes(Buffer.from(`}${members(fields.top)},"db":{${members(fields.db).slice(1)}`))
   return { pgusher, rest, bytes: pgusher.length + rest.length }
 }

@@ -4,6 +4,7 @@
  */
 import type { UpstreamConnection } from '../upstream/connect.ts'
 import { BackendMessage as B, FrontendMessage as F } from '../wire/constants.ts'
+import { ownBytes } from '../wire/own-bytes.ts'
 import { cstring, frame } from '../wire/writer.ts'
 import { createChunkReader } from './chunk-reader.ts'
 
@@ -44,6 +45,7 @@ const MAX_ANSWER = 64 * 1024
 /** Milliseconds that a backend has to read Terminate and close. */
 const GOODBYE = 1_000
 const TERMINATE = Buffer.from('X\0\0\0\x04', 'latin1')
+const NOTHING = Buffer.alloc(0)
 
 export function createQuietUpstream({ socket, parameterStatus, rest }: UpstreamConnection): QuietUpstream {
   let pending: Buffer = rest
@@ -81,7 +83,8 @@ export function createQuietUpstream({ socket, parameterStatus, rest }: UpstreamC
       if (length < HEADER || length > MAX_ANSWER) return false
       if (pending.length < length) return true
       const message = pending.subarray(0, length)
-      pending = pending.subarray(length)
+      // An empty view keeps what it is one of.
+      pending = pending.length === length ? NOTHING : pending.subarray(length)
       if (!accepts(now, message)) return false
     }
     if (now.expected.length > 0) return true
@@ -98,7 +101,7 @@ export function createQuietUpstream({ socket, parameterStatus, rest }: UpstreamC
       case B.RowDescription:
         return true
       case B.DataRow:
-        now.rows.push(message.subarray(HEADER))
+        now.rows.push(ownBytes(message.subarray(HEADER)))
         return true
       case B.CommandComplete:
         return message.toString('latin1', HEADER).startsWith(now.expected.shift() ?? READY)

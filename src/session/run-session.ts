@@ -6,6 +6,7 @@ import type { Principal } from '../identity/principal.ts'
 import type { AccessRequest, Grant } from '../policy/types.ts'
 import type { UpstreamConnection } from '../upstream/connect.ts'
 import { authenticationOk, backendKeyData, parameterStatus, readyForQuery } from '../wire/backend.ts'
+import { ownBytes } from '../wire/own-bytes.ts'
 import type { AdmissionRecord } from './identify.ts'
 import type { SessionUpstream } from './open-upstream.ts'
 import type { ProxyContext } from './proxy-context.ts'
@@ -181,7 +182,7 @@ const statusFrames = new WeakMap<ReadonlyMap<string, string>, Buffer>()
 function statusesOf({ parameterStatus: statuses }: UpstreamConnection): Buffer {
   const known = statusFrames.get(statuses)
   if (known !== undefined) return known
-  const frames = Buffer.concat([...statuses].map(([name, value]) => parameterStatus(name, value)))
+  const frames = ownBytes(Buffer.concat([...statuses].map(([name, value]) => parameterStatus(name, value))))
   statusFrames.set(statuses, frames)
   return frames
 }

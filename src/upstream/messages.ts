@@ -9,6 +9,7 @@ import {
   ReadyForQueryMessage,
 } from 'pg-protocol/dist/messages.js'
 import { Parser } from 'pg-protocol/dist/parser.js'
+import { ownBytes } from '../wire/own-bytes.ts'
 import { UpstreamUnusable } from './failure.ts'
 import type { Frame } from './frame-reader.ts'
 
@@ -25,13 +26,6 @@ export type LoginMessage =
   | { kind: 'notice' }
 
 const BODY = 5
-
-/** Not of Buffer's pool: a few bytes that live as long as a session would keep 64 KiB of it. */
-function ownBytes(bytes: Uint8Array): Buffer {
-  const own = Buffer.allocUnsafeSlow(bytes.length)
-  own.set(bytes)
-  return own
-}
 
 const OTHER_METHODS: Readonly<Record<number, string>> = {
   2: 'Kerberos V5',
