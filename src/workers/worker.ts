@@ -19,6 +19,9 @@ import { shareTickets, type TicketKeys } from './tls-tickets.ts'
 /** Milliseconds in which sessions end when the primary is gone; their roles cannot be taken back by anybody but the next start. */
 const WITHOUT_PRIMARY = 2_000
 
+/** Milliseconds that whoever cancels is kept waiting: below the time in which the primary takes no answer for a wrong key. */
+const CANCEL = 2_000
+
 interface Running {
   front: LocalFront
   shared: RemoteState
@@ -159,6 +162,19 @@ function sessionHandlers(front: () => LocalFront): SessionCalls {
     async ended(session) {
       await find(session)?.ended
     },
-    cancel: (request) => front().cancel(request),
+    cancel: (request) => underWay(front().cancel(request)),
+  }
+}
+
+/** A wrong key is known at once; a right one may have a PostgreSQL behind it that is slow to take a CancelRequest. */
+async function underWay(cancelled: Promise<boolean>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<true>((resolve) => {
+    timer = setTimeout(resolve, CANCEL, true)
+  })
+  try {
+    return await Promise.race([cancelled, late])
+  } finally {
+    clearTimeout(timer)
   }
 }
