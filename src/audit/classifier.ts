@@ -67,7 +67,7 @@ function costOf(text: string, { statements, text: shown, normalized }: Classific
   return units * 2
 }
 
-/** The texts that wait for the worker, oldest first, those before the others that statements wait for, and the one that it reads. */
+/** The texts that wait for the worker, those before the others that statements wait for, and the one that it reads. */
 interface Runway {
   /** False when there are too many already. Of one that has joined and became urgent since: puts it before the others. */
   join(flight: Flight): boolean
@@ -80,11 +80,15 @@ interface Queue {
   units: number
 }
 
-/** False when there are too many already. */
+/**
+ * False when there are too many already. Of those that statements wait for the short ones go first: 64 KiB can take a second to read, and
+ * one job that sends such texts in all its sessions would hold up everybody else's until they are refused.
+ */
 function enqueue(queue: Queue, flight: Flight): boolean {
   const { flights, units } = queue
   if (flights.length >= QUEUE.texts || units + flight.text.length > QUEUE.units) return false
-  flights.push(flight)
+  const longer = flight.urgent ? flights.findIndex(({ text }) => text.length > flight.text.length) : -1
+  flights.splice(longer < 0 ? flights.length : longer, 0, flight)
   queue.units += flight.text.length
   return true
 }

@@ -7,7 +7,7 @@ let classifier: Classifier
 beforeAll(async () => {
   classifier = await createClassifier({
     log: (_level, message) => log.push(message),
-    deadline: 10_000,
+    deadline: 25_000,
     decideWithin: 30_000,
   })
 })
@@ -62,6 +62,10 @@ describe('the classifier', () => {
       parsed: false,
       text: long.replace('hunter2', '<redacted>'),
     })
+    // The lexer would take longer for the second than anybody waits.
+    for (const run of [`select ${'+'.repeat(1_000)}1`, '/*'.repeat(30_000)]) {
+      expect(await classifier.classify(run)).toMatchObject({ parsed: false, text: run })
+    }
     const nul = "select 1\0; alter role a password 'hunter2'"
     expect(await classifier.classify(nul)).toMatchObject({ parsed: false, text: nul.replace('hunter2', '<redacted>') })
   })
@@ -115,6 +119,19 @@ describe('invariant 24: a decision about a statement', () => {
     expect(crowded.peek(last)).toBeUndefined()
     expect(await crowded.decide(last)).toMatchObject({ settled: true, statements: [{ class: 'READ' }] })
     await crowded.close()
+  })
+
+  test('about a short text does not wait for the long ones that came before it', async () => {
+    const told: number[] = []
+    const list = (n: number, length: number): string => `select ${n}${', 1'.repeat(length)}`
+    const lengths = [3_000, 2_000, 2_500, 0]
+    await Promise.all(
+      lengths.map(async (length, n) => {
+        await classifier.decide(list(n, length))
+        told.push(length)
+      }),
+    )
+    expect(told).toEqual([3_000, 0, 2_000, 2_500])
   })
 
   test('without an answer in time, or behind the end, is none', async () => {
