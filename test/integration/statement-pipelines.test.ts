@@ -24,7 +24,7 @@ import {
   sync,
 } from '../support/raw-client.ts'
 
-const PIPELINES = 100
+const PIPELINES = 60
 
 const ALLOWED = {
   ok: 'select 1',
