@@ -3,6 +3,7 @@
  * by a pooled connection cancels somebody else's statement.
  */
 import { randomFillSync, randomInt, timingSafeEqual } from 'node:crypto'
+import { ownBytes } from '../wire/own-bytes.ts'
 
 /** 4 bytes up to protocol 3.0; PostgreSQL 18 sends 32 in 3.2, and so do we. */
 const KEY_BYTES = { 0: 4, 2: 32 } as const
@@ -37,7 +38,7 @@ function randomKey(length: number): Buffer {
     randomFillSync(stock)
     given = 0
   }
-  const key = Buffer.from(stock.subarray(given, given + length))
+  const key = ownBytes(stock.subarray(given, given + length))
   stock.fill(0, given, given + length)
   given += length
   return key

@@ -20,6 +20,7 @@ export interface FrameReader {
 }
 
 const HEADER = 5
+const NOTHING = Buffer.alloc(0)
 
 /** Of everything before ReadyForQuery. PostgreSQL itself sends about 500 bytes. */
 const MAX_TOTAL = 1024 * 1024
@@ -40,7 +41,7 @@ function frameLength(pending: Buffer): number | undefined {
 }
 
 export function createFrameReader(socket: Socket): FrameReader {
-  let pending: Buffer = Buffer.alloc(0)
+  let pending: Buffer = NOTHING
   let total = 0
   let failure: Error | undefined
   let wake: (() => void) | undefined
@@ -85,7 +86,8 @@ export function createFrameReader(socket: Socket): FrameReader {
     release() {
       socket.pause()
       socket.off('data', onData).off('error', fail).off('end', onEnd).off('close', onEnd)
-      return pending
+      // An empty view keeps what it is one of, for as long as the connection is kept.
+      return pending.length === 0 ? NOTHING : pending
     },
   }
 }
