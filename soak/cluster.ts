@@ -47,7 +47,8 @@ export async function startCluster(binDir: string | undefined): Promise<Cluster>
     Number((await readFile(join(dataDir, 'postmaster.pid'), 'utf8')).split('\n')[0])
 
   async function caughtUp(): Promise<void> {
-    const follows = `SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND replay_lsn = pg_current_wal_lsn()`
+    // Of what was inserted, not of what was written: commits are asynchronous here.
+    const follows = `SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND replay_lsn >= pg_current_wal_insert_lsn()`
     await eventually(async () => (await query(running.superuserUrl, follows)).length === 1, 30_000)
   }
 
