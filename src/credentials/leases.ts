@@ -19,6 +19,11 @@ export interface Lease {
    * that tries again sooner than `linger` would keep it, and be refused, for as long as it tries.
    */
   discard(): void
+  /**
+   * Which backend serves its session, and the key that cancels it. Asked for where another process keeps the lease, which may outlive
+   * this one.
+   */
+  serve?(backend: { processId: number; secret: Buffer }): void
 }
 
 export interface SweepReport {

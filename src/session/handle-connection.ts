@@ -164,6 +164,7 @@ async function openSession(
     throw error
   })
   scope.defer(upstream.close)
+  lease.serve?.(upstream.connection.backendKey)
   const { host, port } = upstream.connection.address
   identity.db = {
     alias: grant.database,

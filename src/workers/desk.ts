@@ -3,6 +3,7 @@ import type { MintedCredential } from '../credentials/minter.ts'
 import { AccessError } from '../errors.ts'
 import type { FrontParts } from '../session/front.ts'
 import { inForce, ticketsAreOff } from '../session/identify.ts'
+import { cancelUpstream } from '../upstream/cancel.ts'
 import type { Handlers } from './channel.ts'
 import type { CredentialOffer, ToPrimary, WindowArgument } from './protocol.ts'
 
@@ -56,6 +57,7 @@ export function createDesk(parts: FrontParts, numbers: CredentialNumbers): Desk 
       acquire: leases.acquire,
       release: leases.release,
       discard: leases.discard,
+      serve: leases.serve,
       knows: (tokenSha256) => shared.windows.knows(tokenSha256),
       check: (argument) => shared.windows.check(...windowOf(argument)),
       admit: (argument) => shared.windows.admit(...windowOf(argument)),
@@ -110,18 +112,23 @@ function ticketHandlers({ shared }: FrontParts): TicketCalls {
 interface Held {
   release(): void
   discard(): void
+  /** Entry of `databases`. */
+  alias: string
+  backend?: { processId: number; secret: Buffer }
 }
 
 interface LeaseBook {
   acquire: Handlers<ToPrimary>['acquire']
   release(id: number): void
   discard(id: number): void
+  serve: Handlers<ToPrimary>['serve']
   told(credential: MintedCredential): boolean
   clear(): void
   readonly size: number
 }
 
-function createLeaseBook({ shared, recorder }: FrontParts, numbers: CredentialNumbers): LeaseBook {
+function createLeaseBook(parts: FrontParts, numbers: CredentialNumbers): LeaseBook {
+  const { shared, recorder } = parts
   const held = new Map<number, Held>()
   /** What the worker has been told. */
   const told = new WeakSet<MintedCredential>()
@@ -147,7 +154,7 @@ function createLeaseBook({ shared, recorder }: FrontParts, numbers: CredentialNu
         release()
         throw workerGone()
       }
-      held.set(id, { release, discard: () => lease.discard() })
+      held.set(id, { release, discard: () => lease.discard(), alias: grant.database })
       const { credential } = lease
       const known = told.has(credential)
       told.add(credential)
@@ -166,16 +173,36 @@ function createLeaseBook({ shared, recorder }: FrontParts, numbers: CredentialNu
       held.delete(id)
     },
     discard: (id) => held.get(id)?.discard(),
+    serve({ id, ...backend }) {
+      const one = held.get(id)
+      if (one !== undefined) one.backend = backend
+    },
     told: (credential) => told.has(credential),
     clear() {
       gone = true
-      for (const { release } of held.values()) release()
+      for (const one of held.values()) {
+        void stopStatement(parts, one)
+        one.release()
+      }
       held.clear()
     },
     get size() {
       return held.size + underWay
     },
   }
+}
+
+/**
+ * PostgreSQL hears of a dead worker when its statement is over. Until then a job that has other sessions, and so keeps its role, would have
+ * a statement more than its limit, on no record.
+ */
+async function stopStatement({ current, log }: FrontParts, { alias, backend }: Held): Promise<void> {
+  if (backend === undefined) return
+  const target = current().targets.get(alias)
+  if (target === undefined) return
+  await cancelUpstream(target, backend, target.config.connect_timeout).catch((err: unknown) => {
+    log.warn({ err, database: alias }, 'a statement of a worker that has ended could not be cancelled')
+  })
 }
 
 /** Releases by number, each called once. */

@@ -25,6 +25,8 @@ export interface ToPrimary {
   acquire(argument: { id: number; principal: Principal; grant: Grant }): CredentialOffer
   release(id: number): void
   discard(id: number): void
+  /** The upstream's cancel key of the session that has the lease. */
+  serve(argument: { id: number; processId: number; secret: Buffer }): void
   knows(tokenSha256: string): boolean
   check(argument: WindowArgument): void
   admit(argument: WindowArgument): JobWindow | undefined

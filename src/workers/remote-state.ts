@@ -92,6 +92,7 @@ function remoteLeases(primary: Channel<ToPrimary>, credentials: Map<number, Mint
         credential,
         release: once(() => primary.tell('release', id)),
         discard: () => primary.tell('discard', id),
+        serve: ({ processId, secret }) => primary.tell('serve', { id, processId, secret }),
       }
     },
   }

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type ConfigInput, RULES, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually, withClient } from '../support/postgres.ts'
-import { query, type RawClient, rawSession } from '../support/raw-client.ts'
+import { query, type RawClient, rawSession, terminate } from '../support/raw-client.ts'
 
 const MOST = 3
 
@@ -23,18 +23,18 @@ afterEach(async () => {
 afterAll(() => stage.close())
 
 /** Processes whose parent is the one that was started, and that carry connections: those with a log. */
-async function workers(): Promise<number[]> {
+async function workers(): Promise<Map<string, number>> {
   const last = new Map<string, number>()
   for (const { pgusher } of await stage.events('audit.started'))
     last.set(String(pgusher['instance']), (pgusher['audit'] as { pid: number }).pid)
   last.delete('stage')
-  return [...last.values()]
+  return last
 }
 
 async function killWorkers(): Promise<void> {
-  const before = await workers()
+  const before = [...(await workers()).values()]
   for (const pid of before) process.kill(pid, 'SIGKILL')
-  await eventually(async () => (await workers()).every((pid) => !before.includes(pid)), 25_000)
+  await eventually(async () => [...(await workers()).values()].every((pid) => !before.includes(pid)), 25_000)
 }
 
 /** All that the job may have, and one that it may not. */
@@ -79,9 +79,44 @@ test('in statements, a transaction and COPY, of which PostgreSQL hears nothing f
   await holdsAll(token)
 })
 
+/** One session of the job on each worker; by worker. */
+async function onBoth(token: string): Promise<Map<string, RawClient>> {
+  const found = new Map<string, RawClient>()
+  while (found.size < 2) {
+    const client = await rawSession(stage, { token })
+    const { pgusher } = await stage.waitForEvent(
+      (one) => one.event === 'session.started' && (one['client'] as { port: number }).port === client.port,
+    )
+    const worker = String(pgusher['instance'])
+    if (found.has(worker)) {
+      client.send(terminate)
+      await client.rest()
+    } else {
+      found.set(worker, client)
+      clients.push(client)
+    }
+  }
+  return found
+}
+
+test('with another session of the job on a worker that lives: the role stays, and the statement of the dead one does not', async () => {
+  const found = await onBoth(await stage.token('github', { run_id: '900002', check_run_id: '900002' }))
+  const running = async (): Promise<unknown[]> => {
+    const sql = `SELECT query FROM pg_stat_activity WHERE usename LIKE 'pgu\\_%' AND state = 'active' ORDER BY 1`
+    return (await stage.admin(sql)).map(({ query: text }) => text)
+  }
+  for (const [worker, client] of found) client.send(query(`select pg_sleep(60), '${worker}'`))
+  await eventually(async () => (await running()).length === 2)
+  process.kill((await workers()).get('stage-1')!, 'SIGKILL')
+  await found.get('stage-1')!.rest()
+  await eventually(async () => (await running()).length < 2)
+  expect(await running()).toEqual([`select pg_sleep(60), 'stage-2'`])
+  expect(await stage.mintedRoles()).toHaveLength(1)
+})
+
 test('each dead one is said once, and its record ends where it was killed', async () => {
   const log = await readFile(stage.logFile, 'utf8')
-  expect(log.match(/"a worker has ended; another takes its place"/g)).toHaveLength(4)
+  expect(log.match(/"a worker has ended; another takes its place"/g)).toHaveLength(5)
   for (const writer of ['stage', 'stage-1', 'stage-2']) {
     const own = (await stage.events()).filter(({ pgusher }) => pgusher['instance'] === writer)
     let expected = 1
