@@ -78,7 +78,11 @@ export async function startChild(
       }
       return found
     }, 20_000)
-  const { address, http } = await said(before, 'pgusher is ready')
+  const { address, http } = await said(before, 'pgusher is ready').catch((error: unknown) => {
+    // Nobody else knows of it, and it would live on behind the tests.
+    child.kill('SIGKILL')
+    throw error
+  })
   if (address === undefined || http === undefined) throw new Error('pgusher did not say where it listens')
   return {
     address,
