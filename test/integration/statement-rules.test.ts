@@ -221,6 +221,10 @@ describe('invariant 23: what a statement can do counts', () => {
 
   test.each([
     ['select public.add(1)', 'E 42501 statement refused: function public.add needs FUNCTION'],
+    ['select (1).add', 'E 42501 statement refused: function add needs FUNCTION'],
+    ['select (n).add from numbers', 'E 42501 statement refused: function add needs FUNCTION'],
+    ["select ('/etc/passwd').pg_read_file", 'E 42501 statement refused: function pg_read_file needs FUNCTION'],
+    ['create schema own grant usage on schema public to public', 'E 42501 statement refused: GRANT needs ROLE'],
     ['do $$ begin truncate numbers; end $$', 'E 42501 statement refused: DO needs FUNCTION'],
     ['set role shop_reader', 'E 42501 statement refused: SET role needs MISC_SET'],
     ["copy numbers to program 'x'", 'E 42501 statement refused: COPY TO PROGRAM needs FUNCTION'],
