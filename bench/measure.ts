@@ -126,6 +126,8 @@ export async function measurePart(
   for (let round = 1; round <= rounds; round++) {
     for (const one of cases) {
       const names = one.contestants.filter((name) => contestants.has(name))
+      if (round === 1)
+        for (const name of names) await one.rehearse?.(contestants.get(name)!, bench, name).catch(() => {})
       for (let turn = 0; turn < names.length; turn++) {
         bench.signal.throwIfAborted()
         if (performance.now() > bench.deadline) return { measurements, failures, cutShort: round === 1 }

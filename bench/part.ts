@@ -50,6 +50,8 @@ export interface Case {
   run(contestant: Contestant, bench: Bench, name: Name): Promise<Figures>
   /** Less of the same for warming up; `run` without it. */
   warmUp?(contestant: Contestant, bench: Bench, name: Name): Promise<unknown>
+  /** The same load before its first round, for each contestant by itself. */
+  rehearse?(contestant: Contestant, bench: Bench, name: Name): Promise<unknown>
 }
 
 export interface Part {
