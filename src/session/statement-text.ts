@@ -51,7 +51,11 @@ export function decoderFor(encoding: string): TextDecoderFunction {
       .toLowerCase()
   try {
     const decoder = new TextDecoder(label)
-    return (buffer, start, end) => decoder.decode(buffer.subarray(start, end))
+    return (buffer, start, end) => {
+      const bytes = buffer.subarray(start, end)
+      // ASCII is ASCII in every encoding of PostgreSQL. To ICU's Shift_JIS three of its control characters are others.
+      return isAscii(bytes) ? latin1(buffer, start, end) : decoder.decode(bytes)
+    }
   } catch {
     return latin1
   }
