@@ -90,7 +90,8 @@ export function machine(): Machine {
     cpu: cpus()[0]?.model ?? 'unknown',
     cores: cpus().length,
     memory_gib: Math.round(totalmem() / 1024 ** 3),
-    kernel: release(),
+    // What distributions and hosts put behind the version says nothing of it.
+    kernel: release().split('-')[0] ?? '',
     node: process.versions.node,
     load_average_at_start: Number(loadavg()[0]?.toFixed(2)),
   }
