@@ -14,7 +14,8 @@ export interface Attempt {
   track(socket: Socket): void
 }
 
-function abandoned(target: Peer, reason: unknown): AccessError {
+/** What the caller's signal said, or that it gave up. */
+export function abandoned(target: Peer, reason: unknown): AccessError {
   if (reason instanceof AccessError) return reason
   return unreachable(target, 'the attempt was given up', reason)
 }

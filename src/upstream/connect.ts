@@ -2,9 +2,10 @@
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { MintedCredential } from '../credentials/minter.ts'
-import { attempt } from './attempt.ts'
+import { abandoned, attempt } from './attempt.ts'
 import { UpstreamLoginError, type UpstreamTarget } from './failure.ts'
 import { login } from './login.ts'
+import { loginQueueOf } from './login-queue.ts'
 import { startupMessage } from './startup.ts'
 import { openTransport, usesTls } from './transport.ts'
 
@@ -51,6 +52,11 @@ export async function connectUpstream(
   const { config, dbname } = target
   const { replication, signal } = options
   const startup = startupMessage({ user: credential.login, database: dbname, replication, parameters })
+  const leave = await loginQueueOf(target)
+    .enter(signal)
+    .catch((reason: unknown) => {
+      throw abandoned(target, reason)
+    })
   return await attempt(target, config.connect_timeout, signal, async (state) => {
     const { secret } = credential
     if (secret.type === 'certificate' && !usesTls(config)) {
@@ -62,5 +68,5 @@ export async function connectUpstream(
     state.stage = 'logging in'
     const session = await login(target, socket, startup, secret)
     return { ...session, socket, address: { host: config.host, port: config.port } }
-  })
+  }).finally(leave)
 }
