@@ -57,7 +57,11 @@ describe.each(postgresVersions())('beside each other on PostgreSQL $version', ({
     eventually(async () => (await superuser(`SELECT FROM pg_locks WHERE NOT granted`)).length > 0)
 
   test('forty jobs at once take no more connections than the admin may have, and one that is refused further ones still works', async () => {
+    const own = `SELECT count(*)::int AS open FROM pg_stat_activity WHERE usename = 'pgusher_admin'`
+    const [resting] = await superuser<{ open: number }>(own)
     for (const limit of [-1, 2]) {
+      // A backend whose client has closed counts until it has noticed.
+      await eventually(async () => (await superuser<{ open: number }>(own))[0]!.open <= resting!.open)
       await superuser(`ALTER ROLE pgusher_admin CONNECTION LIMIT ${limit}`)
       const other = minterOf(server, shop, { boot: `limit ${limit}` })
       let most = 0
