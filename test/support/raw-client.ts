@@ -57,12 +57,32 @@ export interface RawClient extends Disposable {
   reset(): void
 }
 
-/** A socket to the stage's listener, in the clear, that has said nothing. */
+/** Below the ports that the kernel hands out (ip_local_port_range begins at 32,768). */
+const OWN_PORTS = { first: 10_000, count: 22_000 }
+let lastPort = Math.floor(Math.random() * OWN_PORTS.count)
+
+/**
+ * A socket to the stage's listener, in the clear, that has said nothing. From a port that none before it had: events are looked up
+ * by it, and the kernel gives the port of a closed connection again after some thousand connects of anybody on the machine.
+ */
 export async function dial(stage: Pick<Stage, 'port'>): Promise<Socket> {
-  const socket = connect({ port: stage.port, host: '127.0.0.1', allowHalfOpen: true })
-  socket.on('error', () => {}).setNoDelay(true)
-  await once(socket, 'connect')
-  return socket
+  for (;;) {
+    lastPort = (lastPort + 1) % OWN_PORTS.count
+    const localPort = OWN_PORTS.first + lastPort
+    const socket = connect({ port: stage.port, host: '127.0.0.1', localPort, allowHalfOpen: true })
+    socket.on('error', () => {}).setNoDelay(true)
+    try {
+      await once(socket, 'connect')
+      return socket
+    } catch (error) {
+      if (!isTaken(error)) throw error
+    }
+  }
+}
+
+function isTaken(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'EADDRINUSE' || code === 'EADDRNOTAVAIL'
 }
 
 /** TLS on a dialled socket, verified. */
