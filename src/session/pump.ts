@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import type { FrameScanner } from '../wire/frame-scanner.ts'
 import { createChunkReader } from './chunk-reader.ts'
+import { directWriter } from './direct-writer.ts'
 
 export interface Pump {
   /** Bytes that were forwarded. */
@@ -51,13 +52,16 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
   let kept = false
   /** TLS has encrypted what it was given by the time `write` returns; a plain socket's write may go on with it later. */
   const copies = destination instanceof TLSSocket
+  const writeNow = directWriter(destination)
   const reader = createChunkReader(source, { onChunk: onData, kept: () => kept })
 
   function write(part: Buffer): void {
     if (mode !== 'forward' || !destination.writable) return
     bytes += part.length
+    const taken = writeNow(part)
+    if (taken === part.length) return
     const queued = destination.writableLength > 0
-    if (!destination.write(part)) full = true
+    if (!destination.write(taken === 0 ? part : part.subarray(taken))) full = true
     if (queued || (!copies && destination.writableLength > 0)) kept = true
   }
 

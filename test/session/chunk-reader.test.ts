@@ -1,28 +1,11 @@
 import { once } from 'node:events'
-import { connect, createServer, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { createChunkReader, READ_BYTES } from '../../src/session/chunk-reader.ts'
 import { createPump } from '../../src/session/pump.ts'
 import { createFrameScanner } from '../../src/wire/frame-scanner.ts'
-
-const server = createServer({ allowHalfOpen: true })
-beforeAll(async () => {
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-})
-afterAll(() => void server.close())
-
-/** Both ends of a connection: what one writes, the other is there to read. */
-async function pair(): Promise<[writer: Socket, accepted: Socket]> {
-  const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('not listening')
-  const accepted = once(server, 'connection') as Promise<[Socket]>
-  const writer = connect(address.port, '127.0.0.1')
-  const [socket] = await accepted
-  // A test that is over destroys its sockets, and may reset the other end by that.
-  for (const end of [writer, socket]) end.on('error', () => {})
-  return [writer, socket]
-}
+import { pair } from '../support/socket-pair.ts'
 
 /** Bytes that tell where they stand. */
 const numbered = (length: number): Buffer => Buffer.from(Array.from({ length }, (_, at) => (at * 7 + (at >> 8)) & 0xff))
