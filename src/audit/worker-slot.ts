@@ -92,7 +92,9 @@ export function workerSlot(options: WorkerSlotOptions): WorkerSlot {
     worker = spawnWorker(handlers, (which) => which === worker)
   }
   spawn()
-  setTimeout(firstReady, START_MS).unref()
+  // Who waits for the first worker may have nothing else that keeps the process alive, and would never hear that it cannot start.
+  const enough = setTimeout(firstReady, START_MS)
+  void started.then(() => clearTimeout(enough))
 
   return {
     get ready() {
@@ -110,6 +112,7 @@ export function workerSlot(options: WorkerSlotOptions): WorkerSlot {
     },
     async close() {
       closed = true
+      firstReady()
       await retire()
     },
   }

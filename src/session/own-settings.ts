@@ -5,9 +5,12 @@
 
 /** Characters behind SET in which its name ends. */
 const REACH = 200
+/** Most texts have neither. `matchAll` makes a regular expression of its own each time, which is felt where each text is a new one. */
+const MAY = /set_config|\bset\b/i
 
 /** True for more than is meant; false for what is hidden in a function that was there before. Linear in the text's length. */
 export function mayMakeSetting(text: string): boolean {
+  if (!MAY.test(text)) return false
   if (/set_config/i.test(text)) return true
   for (const { index } of text.matchAll(/\bset\b/gi)) {
     const [name] = /^[^=;]*/.exec(text.slice(index + 3, index + 3 + REACH)) ?? ['']

@@ -49,9 +49,14 @@ function wordsFor(what: Opened, thrown: unknown): Words | undefined {
     return { message: thrown.message, ...(thrown.hint === undefined ? {} : { hint: thrown.hint }) }
   const code = systemCode(thrown)
   if (code === undefined) return undefined
+  if (code === 'EMFILE')
+    return { message: `${nameOf(what)} cannot be opened: this process has no file descriptors left`, hint: FEW }
   const known = what.kind === 'tcp' ? portFault(what, code) : pathFault(what, code)
   return known ?? { message: `${nameOf(what)} cannot be opened: ${code}` }
 }
+
+const FEW =
+  'a session takes two, and some thirty are taken before the first: raise "ulimit -n", or LimitNOFILE in the systemd unit'
 
 /** Of the error itself or of what it was made of. */
 function systemCode(thrown: unknown): string | undefined {

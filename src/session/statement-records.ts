@@ -8,6 +8,13 @@ const SYNC_BYTES = 5
 
 export type TransactionStatus = StatementRecord['tx']
 
+/** Of ReadyForQuery. An object with such numbers for keys would be a hash table to V8. */
+export function statusOf(byte: number): TransactionStatus | undefined {
+  if (byte === 0x49) return 'idle'
+  if (byte === 0x54) return 'open'
+  return byte === 0x45 ? 'failed' : undefined
+}
+
 export interface SessionTotals {
   statements: number
   errors: number

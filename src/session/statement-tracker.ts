@@ -39,11 +39,10 @@ import {
   weightOf,
 } from './pending.ts'
 import { SessionNames } from './session-names.ts'
-import { type SessionTotals, StatementRecords, type TransactionStatus } from './statement-records.ts'
+import { type SessionTotals, StatementRecords, statusOf, type TransactionStatus } from './statement-records.ts'
 
 export type { SessionTotals } from './statement-records.ts'
 
-const STATUS: Readonly<Record<number, TransactionStatus>> = { 73: 'idle', 84: 'open', 69: 'failed' }
 const PORTAL = 0x50
 /** Kinds as a set of bits. */
 const setOf = (...kinds: readonly number[]): number => kinds.reduce((set, kind) => set | (1 << kind), 0)
@@ -247,7 +246,7 @@ export class StatementTracker {
   ready(status: number): void {
     const records = this.#records
     records.release()
-    records.transaction = STATUS[status] ?? records.transaction
+    records.transaction = statusOf(status) ?? records.transaction
     this.#endCopy()
     if (this.#strays > 0 && this.#isStray()) this.#strays--
     else this.#answerReady()

@@ -171,6 +171,12 @@ describe('what serve opens and cannot: told with the place in the file, exit 1, 
     ],
     [{ kind: 'tcp', host: '::1', port: 6432 }, 'EAFNOSUPPORT', '[::1]:6432 cannot be opened: EAFNOSUPPORT', undefined],
     [
+      { kind: 'tcp', host: '::1', port: 6432 },
+      'EMFILE',
+      '[::1]:6432 cannot be opened: this process has no file descriptors left',
+      expect.stringContaining('ulimit -n'),
+    ],
+    [
       { kind: 'file', path: '/var/log/a' },
       'EACCES',
       '/var/log/a cannot be opened: no such directory, or permission denied',
