@@ -174,7 +174,7 @@ describe('what serve opens and cannot: told with the place in the file, exit 1, 
       { kind: 'tcp', host: '::1', port: 6432 },
       'EMFILE',
       '[::1]:6432 cannot be opened: this process has no file descriptors left',
-      expect.stringContaining('ulimit -n'),
+      'a session takes two, and some thirty are taken before the first: raise "ulimit -n", or LimitNOFILE in the systemd unit',
     ],
     [
       { kind: 'file', path: '/var/log/a' },
