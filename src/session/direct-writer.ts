@@ -34,8 +34,8 @@ export function directWriter(socket: Socket): DirectWriter {
   if (handle === undefined) return () => 0
   return (bytes) => {
     const { length } = bytes
-    // Nothing overtakes what waits.
-    if (length > SMALL_BYTES || socket.writableLength > 0) return 0
+    // Nothing overtakes what waits. FIN is sent a tick later than `end` at the earliest: until then the kernel would take more.
+    if (length > SMALL_BYTES || socket.writableLength > 0 || !socket.writable) return 0
     const fd = (socket as WithHandle)._handle === handle ? handle.fd : -1
     if (!(fd >= 0)) return 0
     try {

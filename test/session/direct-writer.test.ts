@@ -105,6 +105,15 @@ test('within the turn of the loop in which it is destroyed, too', async () => {
   expect((await allOf(far)).length).toBe(0)
 })
 
+test('behind `end` nothing goes, though FIN is not sent within its turn', async () => {
+  const [near, far] = await pair()
+  const now = directWriter(near)
+  near.end('last words')
+  expect(near.writableLength).toBe(0)
+  expect(now(Buffer.from('behind them'))).toBe(0)
+  expect((await allOf(far)).toString()).toBe('last words')
+})
+
 test('where the other side is gone the socket tells it, and nothing is thrown', async () => {
   const [near, far] = await pair()
   const now = directWriter(near)
