@@ -71,6 +71,11 @@ async function visit<T>(
 
 /** What a session can see of its own beginning. */
 async function look(client: pg.Client): Promise<Record<string, unknown>> {
+  // First: pg rejects at the error, and a Terminate that comes before ReadyForQuery costs the connection.
+  const lastval = await client.query('select lastval()').then(
+    ({ rows: [row] }) => row,
+    (error: pg.DatabaseError) => error.code,
+  )
   const { rows } = await client.query(`select
     session_user, current_user, current_setting('is_superuser') as superuser, current_setting('search_path') as path,
     current_setting('work_mem') as memory, current_setting('my.thing', true) as thing, current_setting('TimeZone') as zone,
@@ -81,10 +86,6 @@ async function look(client: pg.Client): Promise<Record<string, unknown>> {
     (select count(*)::int from pg_locks where pid = pg_backend_pid() and locktype = 'advisory') as locks,
     array(select name || ' ' || source || ' ' || coalesce(reset_val, '') from pg_settings where source <> 'default'
       and name <> 'pgusher.job' order by 1) as settings`)
-  const lastval = await client.query('select lastval()').then(
-    ({ rows: [row] }) => row,
-    (error: pg.DatabaseError) => error.code,
-  )
   return { ...rows[0], lastval }
 }
 
