@@ -84,9 +84,9 @@ test('small messages that are kept lie close together', async () => {
 })
 
 /** A pump of CopyData messages, whose destination's other end is `far`. */
-async function pumped(): Promise<{ writer: Socket; far: Socket }> {
+async function pumped(kind?: 'unix'): Promise<{ writer: Socket; far: Socket }> {
   const [writer, source] = await pair()
-  const [destination, far] = await pair()
+  const [destination, far] = await pair(kind)
   const scanner = createFrameScanner(
     { onHeader: () => 0, onBody: () => true, onDropped() {} },
     () => Number.MAX_SAFE_INTEGER,
@@ -125,6 +125,30 @@ test('what a slow reader has not taken is not written over by what others are se
     if (piece !== null) taken.push(piece)
   }
   expect(Buffer.concat(taken).equals(sent)).toBe(true)
+  for (const { writer, far } of [slow, quick]) for (const socket of [writer, far]) socket.destroy()
+})
+
+test('nor what the kernel has taken of a small message in part', async () => {
+  const slow = await pumped('unix')
+  const quick = await pumped('unix')
+  slow.far.pause()
+  quick.far.resume()
+  const sent: Buffer[] = []
+  const turn = () => new Promise((resolve) => setImmediate(resolve))
+  // One message at a time, until the slow one's side holds its writer back; each read of the quick one's goes to the same memory.
+  while (slow.writer.writableLength < 100_000) {
+    const message = copyData(Buffer.alloc(3_500, sent.length))
+    sent.push(message)
+    slow.writer.write(message)
+    quick.writer.write(copyData(Buffer.alloc(3_500, 'x')))
+    await turn()
+  }
+  slow.writer.end()
+  const taken: Buffer[] = []
+  slow.far.on('data', (piece: Buffer) => void taken.push(piece))
+  slow.far.resume()
+  await once(slow.far, 'end')
+  expect(Buffer.concat(taken).equals(Buffer.concat(sent))).toBe(true)
   for (const { writer, far } of [slow, quick]) for (const socket of [writer, far]) socket.destroy()
 })
 

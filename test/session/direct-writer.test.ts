@@ -1,8 +1,6 @@
 import { once } from 'node:events'
 import { readSync } from 'node:fs'
-import { connect, createServer as createUnixServer, type Socket } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import type { Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { createSecureContext, TLSSocket, connect as tlsConnect } from 'node:tls'
 import fc from 'fast-check'
@@ -146,16 +144,10 @@ test('through TLS no byte goes past the encryption', async () => {
 })
 
 test('a Unix socket is written to as well', async () => {
-  const path = join(tmpdir(), `pgusher-direct-${process.pid}.sock`)
-  const listening = createUnixServer()
-  await once(listening.listen(path), 'listening')
-  const connection = once(listening, 'connection') as Promise<[Socket]>
-  const near = connect(path)
-  const [far] = await connection
+  const [near, far] = await pair('unix')
   expect(directWriter(near)(Buffer.from('local'))).toBe(5)
   near.end()
   expect((await allOf(far)).toString()).toBe('local')
-  listening.close()
 })
 
 test('what is no socket of the system is left to its stream', () => {
