@@ -1,5 +1,5 @@
 /** What `pgusher exec` is to its command and to whoever started it: streams, environment, signals, exit codes. */
-import { existsSync } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -26,8 +26,21 @@ const commandLine = (command: readonly string[], options: readonly string[] = []
   ...[process.execPath, MAIN, 'exec', '--server', '127.0.0.1:1', '--database', 'shop-prod', '--user', 'ci'],
   ...['--token-command', `cat ${join(directory, 'token')}`, ...options, ...command],
 ]
+/** A directory that this user may not search makes of "not found" a "permission denied", by execvp(3). */
+const searchable = (path: string): string =>
+  path
+    .split(':')
+    .filter((part) => {
+      try {
+        accessSync(part, constants.X_OK)
+        return true
+      } catch {
+        return false
+      }
+    })
+    .join(':')
 const exec = (command: readonly string[], env: Record<string, string> = {}, input = ''): Started =>
-  start(commandLine(command), { PATH: process.env['PATH'] ?? '', TMPDIR: directory, ...env }, input)
+  start(commandLine(command), { PATH: searchable(process.env['PATH'] ?? ''), TMPDIR: directory, ...env }, input)
 const ended = (command: readonly string[], env: Record<string, string> = {}, input = ''): Promise<Finished> =>
   exec(command, env, input).finished
 
