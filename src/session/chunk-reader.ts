@@ -8,6 +8,7 @@
  * reads by `data` handlers, and nothing else differs.
  */
 import type { Socket } from 'node:net'
+import { BLOCK_BYTES, placeChunk } from './chunk-blocks.ts'
 
 export interface ChunkReader {
   /** Takes what the socket has read before, and reads from now on. `pause`, `resume` and the event `end` of the socket are as ever. */
@@ -15,64 +16,18 @@ export interface ChunkReader {
   stop(): void
 }
 
-export interface ChunkReaderOptions {
-  /** `chunk` is valid during the call only, unless `kept` says otherwise. */
-  onChunk(chunk: Buffer): void
-  /** Asked after each chunk: true where somebody still needs it, such as a write that the kernel did not take whole. */
-  kept(): boolean
-}
-
 /** What libuv reads at once. */
-export const READ_BYTES = 64 * 1024
-/** Chunks up to this are mostly as long as others before them: pgbench's have seven lengths. */
-const VIEWED_BYTES = 1024
-const LOOPED_BYTES = 96
+const READ_BYTES = BLOCK_BYTES
 
-/**
- * All sockets are read into this, one after the other: the handle of each knows its address, so that it can never be lent. What came
- * is in `chunks` before anybody else is read. That copy takes 40 ns of a small message, less than making a view of it does, and
- * 1.4 us of 64 KiB.
- */
+/** All sockets are read into this, one after the other: the handle of each knows its address, so that it can never be lent. */
 const inbox = Buffer.allocUnsafeSlow(READ_BYTES)
 
-/** Where the newest chunk lies, and beyond `used` the next one will. What is kept of an older block keeps that alive, and nothing else does. */
-let chunks = Buffer.allocUnsafeSlow(READ_BYTES)
-let used = 0
-/** Of short chunks at `used`, by length. Filled, since an array with holes this large is a dictionary to V8. */
-const views = new Array<Buffer | undefined>(VIEWED_BYTES + 1).fill(undefined)
-let viewed = 0
 /** Somebody looks at the newest chunk. */
 let busy = false
 
 function receive(length: number): Buffer {
   // Node reads nothing from within a chunk's handler. If it did, the chunk at hand would change under its reader.
-  if (busy) return Buffer.from(inbox.subarray(0, length))
-  if (length > chunks.length - used) {
-    chunks = Buffer.allocUnsafeSlow(READ_BYTES)
-    used = 0
-    forgetViews()
-  }
-  // For less than about a hundred bytes the loop is faster than the call.
-  if (length <= LOOPED_BYTES) for (let at = 0; at < length; at++) chunks[used + at] = inbox[at]!
-  else inbox.copy(chunks, used, 0, length)
-  if (length > VIEWED_BYTES) return chunks.subarray(used, used + length)
-  const known = views[length]
-  if (known !== undefined) return known
-  const view = chunks.subarray(used, used + length)
-  views[length] = view
-  viewed++
-  return view
-}
-
-function forgetViews(): void {
-  if (viewed > 0) views.fill(undefined)
-  viewed = 0
-}
-
-/** The newest chunk is not to be written over. */
-function keep(length: number): void {
-  used += length
-  forgetViews()
+  return busy ? Buffer.from(inbox.subarray(0, length)) : placeChunk(inbox, length)
 }
 
 interface UserBufferHandle {
@@ -85,15 +40,16 @@ interface OnRead {
   callback: symbol
 }
 
-export function createChunkReader(socket: Socket, options: ChunkReaderOptions): ChunkReader {
+/** @param onChunk gets what was read: valid during the call only, unless `holdChunk` says otherwise */
+export function createChunkReader(socket: Socket, onChunk: (chunk: Buffer) => void): ChunkReader {
   const names = onReadOf(socket)
   const handle = handleOf(socket)
   return names === undefined || handle === undefined
-    ? readEvents(socket, options)
-    : readIntoBuffer(socket, handle, names, options)
+    ? readEvents(socket, onChunk)
+    : readIntoBuffer(socket, handle, names, onChunk)
 }
 
-function readEvents(socket: Socket, { onChunk }: ChunkReaderOptions): ChunkReader {
+function readEvents(socket: Socket, onChunk: (chunk: Buffer) => void): ChunkReader {
   return {
     start: () => void socket.on('data', onChunk),
     stop: () => void socket.off('data', onChunk),
@@ -104,7 +60,7 @@ function readIntoBuffer(
   socket: Socket,
   handle: UserBufferHandle,
   names: OnRead,
-  { onChunk, kept }: ChunkReaderOptions,
+  onChunk: (chunk: Buffer) => void,
 ): ChunkReader {
   let stopped = false
 
@@ -118,7 +74,6 @@ function readIntoBuffer(
     } finally {
       busy = nested
     }
-    if (!nested && kept()) keep(length)
   }
 
   return {

@@ -5,6 +5,8 @@
 import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import type { FrameScanner } from '../wire/frame-scanner.ts'
+import type { BulkPacing, BulkSide } from './bulk-pacing.ts'
+import { type ChunkBlock, holdChunk, releaseChunk } from './chunk-blocks.ts'
 import { createChunkReader } from './chunk-reader.ts'
 import { directWriter } from './direct-writer.ts'
 
@@ -31,6 +33,8 @@ export interface Pump {
 }
 
 export interface PumpHooks {
+  /** Of the session: both directions have the same. */
+  pacing: BulkPacing
   beforeChunk(): void
   afterChunk(): void
   /** The scanner stopped. */
@@ -42,32 +46,48 @@ export interface PumpHooks {
 }
 
 const NOTHING = Buffer.alloc(0)
+/** A callback costs a small write more than the memory that it would give back. */
+const WORTH_RELEASING = 4 * 1024
 
 export function createPump(source: Socket, destination: Socket, scanner: FrameScanner, hooks: PumpHooks): Pump {
+  const { pacing } = hooks
   let bytes = 0
   let mode: 'forward' | 'discard' | 'drain' = 'forward'
   let full = false
   let held = false
+  let paced = false
   let whenAtBoundary: (() => void) | undefined
-  let kept = false
   /** TLS has encrypted what it was given by the time `write` returns; a plain socket's write may go on with it later. */
   const copies = destination instanceof TLSSocket
   const writeNow = directWriter(destination)
-  const reader = createChunkReader(source, { onChunk: onData, kept: () => kept })
+  const reader = createChunkReader(source, onData)
+  const side = bulkSide()
+  /** What large writes hold, in their order. */
+  const writing: (ChunkBlock | undefined)[] = []
 
   function write(part: Buffer): void {
     if (mode !== 'forward' || !destination.writable) return
     bytes += part.length
     const taken = writeNow(part)
-    if (taken === part.length) return
+    if (taken < part.length) writeByStream(taken === 0 ? part : part.subarray(taken))
+  }
+
+  function writeByStream(part: Buffer): void {
     const queued = destination.writableLength > 0
-    if (!destination.write(taken === 0 ? part : part.subarray(taken))) full = true
-    if (queued || (!copies && destination.writableLength > 0)) kept = true
+    const large = part.length >= WORTH_RELEASING
+    if (!(large ? destination.write(part, onWritten) : destination.write(part))) full = true
+    const block = queued || (!copies && destination.writableLength > 0) ? holdChunk() : undefined
+    if (large) writing.push(block)
+  }
+
+  /** Written or failed: in both cases nobody needs it any more. */
+  function onWritten(): void {
+    const block = writing.shift()
+    if (block !== undefined) releaseChunk(block)
   }
 
   /** A throw in a handler of events would end the process, and every session with it. */
   function onData(chunk: Buffer): void {
-    kept = false
     if (mode === 'drain') return
     try {
       take(chunk)
@@ -78,6 +98,7 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
   }
 
   function take(chunk: Buffer): void {
+    if (mode === 'forward') pacing.passed(side, chunk.length)
     hooks.beforeChunk()
     if (!scanner.scan(chunk, write)) {
       mode = 'drain'
@@ -93,9 +114,34 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
     if ((full && mode === 'forward') || held) source.pause()
   }
 
+  function goOn(): void {
+    if (!full && !held && !paced) source.resume()
+  }
+
   function onDrain(): void {
     full = false
-    if (!held) source.resume()
+    goOn()
+  }
+
+  function bulkSide(): BulkSide {
+    // A chunk of TLS is one record, 8 KiB long where libpq sends: they go on together.
+    const corks = source instanceof TLSSocket
+    return {
+      pause() {
+        paced = true
+        source.pause()
+      },
+      resume() {
+        paced = false
+        goOn()
+      },
+      turnBegins() {
+        if (corks) destination.cork()
+      },
+      turnEnds() {
+        if (corks) destination.uncork()
+      },
+    }
   }
 
   return {
@@ -127,16 +173,17 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
     release() {
       if (!held) return
       held = false
-      if (!full) source.resume()
+      goOn()
     },
     again() {
       // Nobody is there any more who wants an answer.
       if (source.destroyed) return
       held = false
       onData(NOTHING)
-      if (!held && !full) source.resume()
+      if (!held) goOn()
     },
     detach() {
+      pacing.stop()
       reader.stop()
       source.off('end', hooks.onEnd)
       destination.off('drain', onDrain)

@@ -52,7 +52,7 @@ export function createQuietUpstream({ socket, parameterStatus, rest }: UpstreamC
   let work: Work | undefined
   let onLost: (() => void) | undefined
   let released = false
-  const reader = createChunkReader(socket, { onChunk, kept: () => false })
+  const reader = createChunkReader(socket, onChunk)
 
   function lose(): void {
     socket.destroy()

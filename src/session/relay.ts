@@ -9,6 +9,7 @@ import { AccessError } from '../errors.ts'
 import { errorFrame, lastWords } from '../frontend/respond.ts'
 import type { Grant } from '../policy/types.ts'
 import { createFrameScanner } from '../wire/frame-scanner.ts'
+import { BulkPacing } from './bulk-pacing.ts'
 import { createBackendHandler, maxBackendLength } from './from-backend.ts'
 import { createFrontendHandler, maxFrontendLength } from './from-frontend.ts'
 import { limitStatements } from './limit-statements.ts'
@@ -122,22 +123,21 @@ export function startRelay(options: RelayOptions): Relay {
     }),
     maxBackendLength,
   )
+  const both = { pacing: new BulkPacing(), beforeChunk: readClock, onFailure: failed }
   const fromClient: Pump = createPump(client, upstream, clientScanner, {
-    beforeChunk: readClock,
+    ...both,
     afterChunk: () => {
       if (keeping) keepUpstream()
       if (tracker.backlog > BACKLOG_HIGH) fromClient.atBoundary(holdClient)
     },
-    onFailure: failed,
     onStop: () => stopped(clientScanner.violation, 'protocol'),
     onEnd: clientEnded,
   })
   const fromUpstream: Pump = createPump(upstream, client, upstreamScanner, {
-    beforeChunk: readClock,
+    ...both,
     afterChunk: () => {
       if (tracker.backlog < BACKLOG_LOW && limit?.scanner.waiting !== true) fromClient.release()
     },
-    onFailure: failed,
     onStop: () => stopped(upstreamScanner.violation, 'upstream'),
     onEnd: upstreamEnded,
   })

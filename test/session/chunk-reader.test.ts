@@ -2,7 +2,9 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { expect, test } from 'vitest'
-import { createChunkReader, READ_BYTES } from '../../src/session/chunk-reader.ts'
+import { BulkPacing } from '../../src/session/bulk-pacing.ts'
+import { BLOCK_BYTES, holdChunk } from '../../src/session/chunk-blocks.ts'
+import { createChunkReader } from '../../src/session/chunk-reader.ts'
 import { createPump } from '../../src/session/pump.ts'
 import { createFrameScanner } from '../../src/wire/frame-scanner.ts'
 import { pair } from '../support/socket-pair.ts'
@@ -19,13 +21,10 @@ test('small messages of all sockets are read into the same memory, one after the
   let next = (): void => {}
   const connections = [await pair(), await pair()]
   for (const [, socket] of connections) {
-    const reader = createChunkReader(socket, {
-      onChunk(chunk) {
-        chunks.push(chunk)
-        seen += chunk.toString()
-        next()
-      },
-      kept: () => false,
+    const reader = createChunkReader(socket, (chunk) => {
+      chunks.push(chunk)
+      seen += chunk.toString()
+      next()
     })
     reader.start()
     socket.resume()
@@ -42,11 +41,14 @@ test('small messages of all sockets are read into the same memory, one after the
   for (const socket of connections.flat()) socket.destroy()
 })
 
-test('what is kept is not written over, and a stream of much is read in large pieces', async () => {
+test('what is held is not written over, and a stream of much is read in large pieces', async () => {
   const [writer, socket] = await pair()
   const sent = numbered(3_000_000)
   const kept: Buffer[] = []
-  const reader = createChunkReader(socket, { onChunk: (chunk) => void kept.push(chunk), kept: () => true })
+  const reader = createChunkReader(socket, (chunk) => {
+    kept.push(chunk)
+    holdChunk()
+  })
   reader.start()
   socket.resume()
   writer.end(sent)
@@ -56,16 +58,14 @@ test('what is kept is not written over, and a stream of much is read in large pi
   socket.destroy()
 })
 
-test('small messages that are kept lie close together', async () => {
+test('small messages that are held lie close together', async () => {
   const [writer, socket] = await pair()
   const kept: Buffer[] = []
   let next = (): void => {}
-  const reader = createChunkReader(socket, {
-    onChunk(chunk) {
-      kept.push(chunk)
-      next()
-    },
-    kept: () => true,
+  const reader = createChunkReader(socket, (chunk) => {
+    kept.push(chunk)
+    holdChunk()
+    next()
   })
   reader.start()
   socket.resume()
@@ -78,7 +78,7 @@ test('small messages that are kept lie close together', async () => {
   }
   expect(Buffer.concat(kept).toString()).toBe(Array.from({ length: 200 }, (_, sent) => `message ${sent},`).join(''))
   expect(memoryOf(kept)).toBeLessThanOrEqual(2)
-  expect(kept[0]?.buffer.byteLength).toBe(READ_BYTES)
+  expect(kept[0]?.buffer.byteLength).toBe(BLOCK_BYTES)
   writer.destroy()
   socket.destroy()
 })
@@ -94,6 +94,7 @@ async function pumped(kind?: 'unix'): Promise<{ writer: Socket; far: Socket }> {
   const hooks = { beforeChunk() {}, afterChunk() {}, onStop() {}, onEnd: () => void destination.end() }
   const pump = createPump(source, destination, scanner, {
     ...hooks,
+    pacing: new BulkPacing(),
     onFailure: (error) => destination.destroy(error as Error),
   })
   pump.start(Buffer.alloc(0))
@@ -161,7 +162,7 @@ test('what the socket had read before comes first, and a paused socket reads not
     seen += chunk.toString()
     socket.pause()
   }
-  const reader = createChunkReader(socket, { onChunk, kept: () => false })
+  const reader = createChunkReader(socket, onChunk)
   reader.start()
   expect(seen).toBe('before ')
   socket.pause()
@@ -181,11 +182,8 @@ test('what the socket had read before comes first, and a paused socket reads not
 test('a stream without such buffers is read by its events', async () => {
   const stream = new PassThrough()
   let seen = ''
-  const reader = createChunkReader(stream as unknown as Socket, {
-    onChunk(chunk) {
-      seen += chunk.toString()
-    },
-    kept: () => false,
+  const reader = createChunkReader(stream as unknown as Socket, (chunk) => {
+    seen += chunk.toString()
   })
   reader.start()
   stream.write('as ever')
