@@ -57,7 +57,7 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
   let held = false
   let paced = false
   let whenAtBoundary: (() => void) | undefined
-  /** TLS has encrypted what it was given by the time `write` returns; a plain socket's write may go on with it later. */
+  /** TLS has encrypted what it was given by the time `write` returns, unless it is corked; a plain socket's write may go on with it later. */
   const copies = destination instanceof TLSSocket
   const writeNow = directWriter(destination)
   const reader = createChunkReader(source, onData)
@@ -76,8 +76,13 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
     const queued = destination.writableLength > 0
     const large = part.length >= WORTH_RELEASING
     if (!(large ? destination.write(part, onWritten) : destination.write(part))) full = true
-    const block = queued || (!copies && destination.writableLength > 0) ? holdChunk() : undefined
+    const block = waits(queued) ? holdChunk() : undefined
     if (large) writing.push(block)
+  }
+
+  /** What was written last is still to be read by somebody: by Node where it is queued, by the kernel where the socket is plain. */
+  function waits(queued: boolean): boolean {
+    return queued || (destination.writableLength > 0 && (!copies || destination.writableCorked > 0))
   }
 
   /** Written or failed: in both cases nobody needs it any more. */
