@@ -43,62 +43,70 @@ export interface ChunkQueue {
 }
 
 export function chunkQueue(): ChunkQueue {
-  const full: Chunk[] = []
-  const spare: Buffer[] = []
-  const emptySlab = (): Chunk => ({
-    bytes: spare.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES),
-    length: 0,
-    written: 0,
-    firstSeq: 0,
-    lastSeq: 0,
-    lines: 0,
-  })
-  let slab = emptySlab()
-  let appended = 0
-  let taken = 0
-  const seal = (): void => {
-    full.push(slab)
-    slab = emptySlab()
+  return new Slabs()
+}
+
+/** A class, since a literal with getters is a dictionary to V8, and every event is appended here. */
+class Slabs implements ChunkQueue {
+  readonly #full: Chunk[] = []
+  readonly #spare: Buffer[] = []
+  #slab = this.#emptySlab()
+  #appended = 0
+  #taken = 0
+
+  get bytes(): number {
+    return this.#appended - this.#taken
   }
-  return {
-    append(line, seq) {
-      const room = roomOf(line)
-      let sealed = false
-      if (room > SLAB_BYTES - slab.length && slab.length > 0) {
-        seal()
-        sealed = true
-      }
-      if (room > SLAB_BYTES) {
-        const bytes = bytesOf(line)
-        appended += bytes.length
-        full.push({ bytes, length: bytes.length, written: 0, firstSeq: seq, lastSeq: seq, lines: 1 })
-        return true
-      }
-      const end = writeLine(line, slab.bytes, slab.length)
-      appended += end - slab.length
-      slab.length = end
-      if (slab.lines++ === 0) slab.firstSeq = seq
-      slab.lastSeq = seq
-      return sealed
-    },
-    seal() {
-      if (slab.length > 0) seal()
-    },
-    head: () => full[0],
-    shift() {
-      const done = full.shift()
-      if (done?.bytes.length === SLAB_BYTES && spare.length < SPARE_SLABS) spare.push(done.bytes)
-    },
-    get bytes() {
-      return appended - taken
-    },
-    get appended() {
-      return appended
-    },
-    advance(chunk, count) {
-      chunk.written += count
-      taken += count
-    },
+
+  get appended(): number {
+    return this.#appended
+  }
+
+  append(line: Line, seq: number): boolean {
+    const room = roomOf(line)
+    let sealed = false
+    if (room > SLAB_BYTES - this.#slab.length && this.#slab.length > 0) {
+      this.seal()
+      sealed = true
+    }
+    if (room > SLAB_BYTES) {
+      const bytes = bytesOf(line)
+      this.#appended += bytes.length
+      this.#full.push({ bytes, length: bytes.length, written: 0, firstSeq: seq, lastSeq: seq, lines: 1 })
+      return true
+    }
+    const slab = this.#slab
+    const end = writeLine(line, slab.bytes, slab.length)
+    this.#appended += end - slab.length
+    slab.length = end
+    if (slab.lines++ === 0) slab.firstSeq = seq
+    slab.lastSeq = seq
+    return sealed
+  }
+
+  seal(): void {
+    if (this.#slab.length === 0) return
+    this.#full.push(this.#slab)
+    this.#slab = this.#emptySlab()
+  }
+
+  head(): Chunk | undefined {
+    return this.#full[0]
+  }
+
+  shift(): void {
+    const done = this.#full.shift()
+    if (done?.bytes.length === SLAB_BYTES && this.#spare.length < SPARE_SLABS) this.#spare.push(done.bytes)
+  }
+
+  advance(chunk: Chunk, count: number): void {
+    chunk.written += count
+    this.#taken += count
+  }
+
+  #emptySlab(): Chunk {
+    const bytes = this.#spare.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
+    return { bytes, length: 0, written: 0, firstSeq: 0, lastSeq: 0, lines: 0 }
   }
 }
 

@@ -1,5 +1,6 @@
 /** Time and ids of events, cheap enough for every statement: what changes once a second or a millisecond is kept. */
 import { randomFillSync } from 'node:crypto'
+import { performance } from 'node:perf_hooks'
 import { putBytes, putDigits } from './line-bytes.ts'
 
 /** `00` to `ff`, as pairs of ASCII codes. */

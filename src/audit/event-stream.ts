@@ -47,73 +47,84 @@ export interface EventStream {
   end(): void
 }
 
-export function eventStream(
-  config: AuditConfig,
-  { instance, log, now = wallClock() }: EventStreamOptions,
-  sinks: readonly LineSink[],
-): EventStream {
-  const writeTime = timeWriter()
-  const writeId = uuidv7Writer()
-  const timeText = stampText(writeTime)
-  const nextId = stampText(writeId)
-  const order = sequencer()
-  const closing = ending(log)
-  let seq = 0
-
-  const append = (line: Line): void => {
-    for (const sink of sinks) sink.append(line, seq)
-  }
-
-  const write = (at: number, event: AuditEvent, { identity, sessionSeq }: Partial<EventContext>): void => {
-    seq++
-    const stamp = { time: timeText(at), seq, id: nextId(at), instance, sessionSeq }
-    try {
-      append(eventLine(stamp, event, identity, config.max_event))
-    } catch (error) {
-      const details = { event: event.event, reason: (error as Error).message }
-      log('error', 'fields of an audit event could not be serialised', details)
-      append(eventLine(stamp, { event: event.event, outcome: event.outcome }, identity, config.max_event))
-    }
-  }
-
-  return {
-    order,
-    now,
-    writeTime,
-    writeId,
-    nextSeq: () => ++seq,
-    get seq() {
-      return seq
-    },
-    append,
-    record(event, context) {
-      if (closing.ended()) return
-      const at = now()
-      const clean = redactedEvent(event, context.textMode)
-      order.add(() => write(at, clean, context), 0)
-    },
-    own(event, outcome, audit) {
-      const at = now()
-      order.add(() => write(at, { event, outcome, fields: { pgusher: { audit } } }, {}), 0)
-    },
-    ...closing,
-  }
+export function eventStream(config: AuditConfig, options: EventStreamOptions, sinks: readonly LineSink[]): EventStream {
+  return new Stream(config, options, sinks)
 }
 
-function ending(log: AuditLog): Pick<EventStream, 'ended' | 'end'> {
-  let over = false
-  let told = false
-  return {
-    ended() {
-      if (over && !told) {
-        told = true
-        log('warn', 'something was to be recorded after the audit was closed', {})
-      }
-      return over
-    },
-    end() {
-      over = true
-    },
+/** A class, since a literal with getters is a dictionary to V8, and every statement goes through here. */
+class Stream implements EventStream {
+  readonly order = sequencer()
+  readonly now: () => number
+  readonly writeTime = timeWriter()
+  readonly writeId = uuidv7Writer()
+  readonly #timeText = stampText(this.writeTime)
+  readonly #nextId = stampText(this.writeId)
+  readonly #instance: string
+  readonly #maxEvent: number
+  readonly #log: AuditLog
+  readonly #sinks: readonly LineSink[]
+  #seq = 0
+  #over = false
+  #told = false
+
+  constructor(
+    config: AuditConfig,
+    { instance, log, now = wallClock() }: EventStreamOptions,
+    sinks: readonly LineSink[],
+  ) {
+    this.now = now
+    this.#instance = instance
+    this.#maxEvent = config.max_event
+    this.#log = log
+    this.#sinks = sinks
+  }
+
+  get seq(): number {
+    return this.#seq
+  }
+
+  nextSeq(): number {
+    return ++this.#seq
+  }
+
+  append(line: Line): void {
+    for (const sink of this.#sinks) sink.append(line, this.#seq)
+  }
+
+  record(event: AuditEvent, context: EventContext): void {
+    if (this.ended()) return
+    const at = this.now()
+    const clean = redactedEvent(event, context.textMode)
+    this.order.add(() => this.#write(at, clean, context), 0)
+  }
+
+  own(event: string, outcome: AuditEvent['outcome'], audit: object): void {
+    const at = this.now()
+    this.order.add(() => this.#write(at, { event, outcome, fields: { pgusher: { audit } } }, {}), 0)
+  }
+
+  ended(): boolean {
+    if (this.#over && !this.#told) {
+      this.#told = true
+      this.#log('warn', 'something was to be recorded after the audit was closed', {})
+    }
+    return this.#over
+  }
+
+  end(): void {
+    this.#over = true
+  }
+
+  #write(at: number, event: AuditEvent, { identity, sessionSeq }: Partial<EventContext>): void {
+    const seq = this.nextSeq()
+    const stamp = { time: this.#timeText(at), seq, id: this.#nextId(at), instance: this.#instance, sessionSeq }
+    try {
+      this.append(eventLine(stamp, event, identity, this.#maxEvent))
+    } catch (error) {
+      const details = { event: event.event, reason: (error as Error).message }
+      this.#log('error', 'fields of an audit event could not be serialised', details)
+      this.append(eventLine(stamp, { event: event.event, outcome: event.outcome }, identity, this.#maxEvent))
+    }
   }
 }
 

@@ -90,7 +90,7 @@ function sinkCore(options: LineSinkOptions) {
     queue,
     health,
     deadline: options.deadline,
-    next: queue.head,
+    next: () => queue.head(),
     otherWork: () => step.checkDue || rotating.due(),
     writable: () => queue.head() !== undefined,
     step: step.run,
@@ -128,45 +128,62 @@ function sinkCore(options: LineSinkOptions) {
 }
 
 export function lineSink(options: LineSinkOptions): LineSink {
-  const { target } = options
-  const { core, queue, health, rotating, step, loop } = sinkCore(options)
-  const nameCheck = setInterval(() => {
-    step.checkName()
-    loop.start()
-  }, NAME_CHECK_MS)
-  nameCheck.unref()
-  if (options.rotate === undefined) clearInterval(nameCheck)
+  return new CheckedSink(options)
+}
 
-  return {
-    append: core.append,
-    get failure() {
-      return health.failure
-    },
-    flush: core.flush,
-    async rotate() {
-      // What was recorded before belongs into the old file, as far as that can be written.
-      await core.flush().catch(() => {})
-      const done = rotating.request()
-      loop.wake()
-      core.push()
-      await done
-    },
-    async close() {
-      clearInterval(nameCheck)
-      const give = giveUp(() => queue.bytes, options.deadline)
-      try {
-        await Promise.race([core.flush(), give.up])
-      } catch (error) {
-        const { message } = error as Error
-        throw new Error(`audit ${target.name}: closed with ${queue.bytes} bytes not written: ${message}`)
-      } finally {
-        give.stop()
-        // A write that hangs keeps its descriptor until it returns: closing it now could hand the number to another file.
-        const closed = core.stop().then(() => target.close())
-        const { up, stop } = giveUp(() => 0, options.deadline)
-        await Promise.race([closed, up]).catch(() => {})
-        stop()
-      }
-    },
+/** A class, since a literal with a getter is a dictionary to V8, and every event is appended here. */
+class CheckedSink implements LineSink {
+  readonly append: LineSink['append']
+  readonly flush: LineSink['flush']
+  readonly #options: LineSinkOptions
+  readonly #parts: ReturnType<typeof sinkCore>
+  readonly #nameCheck: NodeJS.Timeout | undefined
+
+  constructor(options: LineSinkOptions) {
+    this.#options = options
+    this.#parts = sinkCore(options)
+    const { core, step, loop } = this.#parts
+    this.append = core.append
+    this.flush = core.flush
+    if (options.rotate === undefined) return
+    this.#nameCheck = setInterval(() => {
+      step.checkName()
+      loop.start()
+    }, NAME_CHECK_MS)
+    this.#nameCheck.unref()
+  }
+
+  get failure(): string | undefined {
+    return this.#parts.health.failure
+  }
+
+  async rotate(): Promise<void> {
+    const { core, loop, rotating } = this.#parts
+    // What was recorded before belongs into the old file, as far as that can be written.
+    await core.flush().catch(() => {})
+    const done = rotating.request()
+    loop.wake()
+    core.push()
+    await done
+  }
+
+  async close(): Promise<void> {
+    const { target, deadline } = this.#options
+    const { core, queue } = this.#parts
+    clearInterval(this.#nameCheck)
+    const give = giveUp(() => queue.bytes, deadline)
+    try {
+      await Promise.race([core.flush(), give.up])
+    } catch (error) {
+      const { message } = error as Error
+      throw new Error(`audit ${target.name}: closed with ${queue.bytes} bytes not written: ${message}`)
+    } finally {
+      give.stop()
+      // A write that hangs keeps its descriptor until it returns: closing it now could hand the number to another file.
+      const closed = core.stop().then(() => target.close())
+      const { up, stop } = giveUp(() => 0, deadline)
+      await Promise.race([closed, up]).catch(() => {})
+      stop()
+    }
   }
 }

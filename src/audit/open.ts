@@ -1,11 +1,11 @@
 /** Opens the audit: sinks, classifier and the recorder that feeds them. */
-import type { AuditConfig } from '../config/schema.ts'
+import type { AuditConfig, TextMode } from '../config/schema.ts'
 import { type Classifier, createClassifier } from './classifier.ts'
 import { type EventStream, type EventStreamOptions, eventStream, gapEvent, rotatedEvent } from './event-stream.ts'
 import { jsonString } from './json.ts'
 import { type AuditLog, type LineSink, lineSink } from './line-sink.ts'
-import type { Recorder } from './recorder.ts'
-import { sessionAudit } from './session-audit.ts'
+import type { AuditEvent, JobIdentity, Recorder, SessionAudit, SessionIdentity } from './recorder.ts'
+import { type SessionAuditParts, sessionAudit } from './session-audit.ts'
 import { fileTarget, stdoutTarget } from './sink-target.ts'
 import { StatementLine } from './statement-line.ts'
 import { textParts } from './statement-text.ts'
@@ -39,13 +39,13 @@ export async function openRecorder(config: AuditConfig, options: RecorderOptions
   const classifier = await createClassifier({ log: options.log, deadline: options.classifyWithin })
   const sinks: LineSink[] = []
   const stream = eventStream(config, options, sinks)
-  const acceptance = acceptanceOf(sinks, config.on_failure === 'continue', options.log)
-  sinks.push(...openSinks(config, options, stream, acceptance.changed))
+  const acceptance = new Acceptance(sinks, config.on_failure === 'continue', options.log)
+  sinks.push(...openSinks(config, options, stream, () => acceptance.changed()))
   const { file, text, on_failure } = config
   stream.own('audit.started', 'success', { pid: process.pid, first_seq: 1, file: file?.path, text, on_failure })
   // Whether the sink works is known before the first job asks; a failure is in `failure` then.
   await Promise.all(sinks.map((sink) => sink.flush())).catch(() => {})
-  return recorderOf(config, options, { sinks, stream, acceptance, classifier })
+  return new AuditRecorder(config, options, { sinks, stream, acceptance, classifier })
 }
 
 function openSinks(
@@ -85,35 +85,40 @@ async function probe(path: string): Promise<void> {
   }
 }
 
-type Acceptance = Pick<Recorder, 'accepting' | 'failure' | 'onAcceptingChange'> & { changed(): void }
+/** Whether the sinks take what is recorded, or need not. */
+class Acceptance {
+  accepting = true
+  readonly #sinks: readonly LineSink[]
+  readonly #always: boolean
+  readonly #log: AuditLog
+  readonly #listeners: ((accepting: boolean) => void)[] = []
 
-function acceptanceOf(sinks: readonly LineSink[], always: boolean, log: AuditLog): Acceptance {
-  const listeners: ((accepting: boolean) => void)[] = []
-  const failure = (): string | undefined => sinks.find((sink) => sink.failure !== undefined)?.failure
-  let accepting = true
-  return {
-    get accepting() {
-      return accepting
-    },
-    get failure() {
-      return failure()
-    },
-    onAcceptingChange(listener) {
-      listeners.push(listener)
-    },
-    changed() {
-      const value = always || failure() === undefined
-      if (value === accepting) return
-      accepting = value
-      for (const listener of listeners) {
-        try {
-          listener(value)
-        } catch (error) {
-          // It would end up in the sink's loop, which would take it for a failure of its own.
-          log('error', 'a listener to the state of the audit failed', { reason: (error as Error).message })
-        }
+  constructor(sinks: readonly LineSink[], always: boolean, log: AuditLog) {
+    this.#sinks = sinks
+    this.#always = always
+    this.#log = log
+  }
+
+  get failure(): string | undefined {
+    return this.#sinks.find((sink) => sink.failure !== undefined)?.failure
+  }
+
+  listen(listener: (accepting: boolean) => void): void {
+    this.#listeners.push(listener)
+  }
+
+  changed(): void {
+    const value = this.#always || this.failure === undefined
+    if (value === this.accepting) return
+    this.accepting = value
+    for (const listener of this.#listeners) {
+      try {
+        listener(value)
+      } catch (error) {
+        // It would end up in the sink's loop, which would take it for a failure of its own.
+        this.#log('error', 'a listener to the state of the audit failed', { reason: (error as Error).message })
       }
-    },
+    }
   }
 }
 
@@ -124,52 +129,77 @@ interface Parts {
   classifier: Classifier
 }
 
-function recorderOf(config: AuditConfig, options: RecorderOptions, parts: Parts): Recorder {
-  const { sinks, stream, acceptance, classifier } = parts
-  const shared = {
-    maxEvent: config.max_event,
-    stream,
-    line: new StatementLine({ ...stream, instance: jsonString(options.instance) }),
-    classifier,
-    texts: textParts(),
+/** A class, as whether it accepts is asked for every statement: a literal with getters is a dictionary to V8. */
+class AuditRecorder implements Recorder {
+  readonly #config: AuditConfig
+  readonly #parts: Parts
+  readonly #shared: SessionAuditParts
+  #closed: Promise<void> | undefined
+
+  constructor(config: AuditConfig, { instance }: RecorderOptions, parts: Parts) {
+    const { stream, classifier } = parts
+    this.#config = config
+    this.#parts = parts
+    this.#shared = {
+      maxEvent: config.max_event,
+      line: new StatementLine(stream, jsonString(instance)),
+      texts: textParts(),
+      ...{ stream, classifier },
+    }
   }
-  let closed: Promise<void> | undefined
-  const shutDown = async (): Promise<void> => {
+
+  get accepting(): boolean {
+    return this.#parts.acceptance.accepting
+  }
+
+  get failure(): string | undefined {
+    return this.#parts.acceptance.failure
+  }
+
+  get recorded(): number {
+    return this.#parts.stream.seq
+  }
+
+  onAcceptingChange(listener: (accepting: boolean) => void): void {
+    this.#parts.acceptance.listen(listener)
+  }
+
+  event(event: AuditEvent, identity?: JobIdentity): void {
+    const { text: textMode } = this.#config
+    this.#parts.stream.record(event, identity === undefined ? { textMode } : { identity, textMode })
+  }
+
+  session(identity: SessionIdentity, textMode: TextMode): SessionAudit {
+    return sessionAudit(this.#shared, identity, textMode)
+  }
+
+  rotate(): Promise<void> {
+    return this.#eachSink((sink) => sink.rotate())
+  }
+
+  flush(): Promise<void> {
+    return this.#eachSink((sink) => sink.flush())
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#shutDown()
+    return this.#closed
+  }
+
+  async #eachSink(work: (sink: LineSink) => Promise<void>): Promise<void> {
+    if (this.#closed !== undefined) return await this.#closed
+    const { sinks, stream } = this.#parts
+    await stream.order.settled()
+    await Promise.all(sinks.map(work))
+  }
+
+  async #shutDown(): Promise<void> {
+    const { sinks, stream, classifier } = this.#parts
     stream.end()
     await stream.order.settled()
     stream.own('audit.stopped', 'success', { last_seq: stream.seq + 1 })
     const results = await Promise.allSettled(sinks.map((sink) => sink.close()))
     await classifier.close()
     for (const result of results) if (result.status === 'rejected') throw result.reason
-  }
-  return {
-    get accepting() {
-      return acceptance.accepting
-    },
-    get failure() {
-      return acceptance.failure
-    },
-    get recorded() {
-      return stream.seq
-    },
-    onAcceptingChange: acceptance.onAcceptingChange,
-    event(event, identity) {
-      stream.record(event, identity === undefined ? { textMode: config.text } : { identity, textMode: config.text })
-    },
-    session: (identity, textMode) => sessionAudit(shared, identity, textMode),
-    async rotate() {
-      if (closed !== undefined) return await closed
-      await stream.order.settled()
-      await Promise.all(sinks.map((sink) => sink.rotate()))
-    },
-    async flush() {
-      if (closed !== undefined) return await closed
-      await stream.order.settled()
-      await Promise.all(sinks.map((sink) => sink.flush()))
-    },
-    close() {
-      closed ??= shutDown()
-      return closed
-    },
   }
 }

@@ -21,50 +21,61 @@ export interface Sequencer {
 }
 
 export function sequencer(): Sequencer {
-  const queue: Waiting[] = []
-  let head = 0
-  let units = 0
-  const drain = (): void => {
-    for (let item = queue[head]; item?.ready === true; item = queue[head]) {
-      head++
-      units -= item.units
+  return new Queue()
+}
+
+/** A class, since a literal with getters is a dictionary to V8, and every statement asks whether it is idle. */
+class Queue implements Sequencer {
+  readonly #queue: Waiting[] = []
+  #head = 0
+  #units = 0
+
+  get idle(): boolean {
+    return this.#queue.length === 0
+  }
+
+  add(write: () => void, size: number): void {
+    if (this.#queue.length === 0) write()
+    else this.#push({ ready: true, units: size, write })
+  }
+
+  addWhen(ready: Promise<unknown>, write: () => void, size: number): void {
+    const item = { ready: false, units: size, write }
+    this.#push(item)
+    ready.then(() => {
+      item.ready = true
+      this.#drain()
+    })
+  }
+
+  settled(): Promise<void> {
+    if (this.#queue.length === 0) return Promise.resolve()
+    return new Promise((resolve) => this.#push({ ready: true, units: 0, write: resolve }))
+  }
+
+  #push(item: Waiting): void {
+    const queue = this.#queue
+    queue.push(item)
+    this.#units += item.units
+    if (queue.length - this.#head <= MAX_WAITING.events && this.#units <= MAX_WAITING.units) return
+    for (const each of queue) each.ready = true
+    this.#drain()
+  }
+
+  #drain(): void {
+    const queue = this.#queue
+    for (let item = queue[this.#head]; item?.ready === true; item = queue[this.#head]) {
+      this.#head++
+      this.#units -= item.units
       item.write()
     }
     // Shifting an array of thousands once an item would be quadratic.
-    if (head === queue.length) {
+    if (this.#head === queue.length) {
       queue.length = 0
-      head = 0
-    } else if (head > 1_000) {
-      queue.splice(0, head)
-      head = 0
+      this.#head = 0
+    } else if (this.#head > 1_000) {
+      queue.splice(0, this.#head)
+      this.#head = 0
     }
-  }
-  const push = (item: Waiting): void => {
-    queue.push(item)
-    units += item.units
-    if (queue.length - head <= MAX_WAITING.events && units <= MAX_WAITING.units) return
-    for (const each of queue) each.ready = true
-    drain()
-  }
-  return {
-    get idle() {
-      return queue.length === 0
-    },
-    add(write, size) {
-      if (queue.length === 0) write()
-      else push({ ready: true, units: size, write })
-    },
-    addWhen(ready, write, size) {
-      const item = { ready: false, units: size, write }
-      push(item)
-      ready.then(() => {
-        item.ready = true
-        drain()
-      })
-    },
-    settled() {
-      if (queue.length === 0) return Promise.resolve()
-      return new Promise((resolve) => push({ ready: true, units: 0, write: resolve }))
-    },
   }
 }

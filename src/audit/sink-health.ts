@@ -45,52 +45,65 @@ function flushWaiters(): { add(waiter: Waiter): void; settle(done: number): void
 }
 
 export function sinkHealth(options: LineSinkOptions): SinkHealth {
-  const { target, log, backlog: bound } = options
-  const waiters = flushWaiters()
-  let failure: string | undefined
-  let failedAt = 0
-  let dropped: Gap | undefined
+  return new Health(options)
+}
 
-  const fail = (reason: string): void => {
-    const known = failure !== undefined
-    failure = `audit ${target.name}: ${reason}`
-    waiters.fail(failure)
+class Health implements SinkHealth {
+  readonly #options: LineSinkOptions
+  readonly #waiters = flushWaiters()
+  #failure: string | undefined
+  #failedAt = 0
+  #dropped: Gap | undefined
+
+  constructor(options: LineSinkOptions) {
+    this.#options = options
+  }
+
+  get failure(): string | undefined {
+    return this.#failure
+  }
+
+  fail(reason: string): void {
+    const { target, log, onFailure } = this.#options
+    const known = this.#failure !== undefined
+    this.#failure = `audit ${target.name}: ${reason}`
+    this.#waiters.fail(this.#failure)
     if (known) return
-    failedAt = performance.now()
+    this.#failedAt = performance.now()
     log('error', 'the audit sink fails', { sink: target.name, reason })
-    options.onFailure(failure)
+    onFailure(this.#failure)
   }
 
-  const recover = (): void => {
-    const gap = dropped
-    const seconds = Math.round(performance.now() - failedAt) / 1_000
-    failure = undefined
-    dropped = undefined
+  progressed(done: number, backlog: number): void {
+    this.#waiters.settle(done)
+    if (this.#failure !== undefined && backlog <= RECOVERED_BYTES) this.#recover()
+  }
+
+  drops(seq: number, backlog: number): boolean {
+    const bound = this.#options.backlog
+    if (this.#failure === undefined && backlog > bound.failing)
+      this.fail(`more than ${bound.failing} bytes wait for it`)
+    if (this.#dropped === undefined && backlog <= bound.dropping) return false
+    this.#dropped ??= { firstSeq: seq, lastSeq: seq, count: 0 }
+    this.#dropped.lastSeq = seq
+    this.#dropped.count++
+    return true
+  }
+
+  wait(upTo: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiters.add({ upTo, resolve, reject })
+    })
+  }
+
+  #recover(): void {
+    const { target, log, onFailure, onGap } = this.#options
+    const gap = this.#dropped
+    const seconds = Math.round(performance.now() - this.#failedAt) / 1_000
+    this.#failure = undefined
+    this.#dropped = undefined
     log('info', 'the audit sink works again', { sink: target.name, seconds, dropped: gap?.count ?? 0 })
-    if (gap !== undefined) options.onGap(gap)
-    options.onFailure(undefined)
-  }
-
-  return {
-    get failure() {
-      return failure
-    },
-    fail,
-    progressed(done, backlog) {
-      waiters.settle(done)
-      if (failure !== undefined && backlog <= RECOVERED_BYTES) recover()
-    },
-    drops(seq, backlog) {
-      if (failure === undefined && backlog > bound.failing) fail(`more than ${bound.failing} bytes wait for it`)
-      if (dropped === undefined && backlog <= bound.dropping) return false
-      dropped ??= { firstSeq: seq, lastSeq: seq, count: 0 }
-      dropped.lastSeq = seq
-      dropped.count++
-      return true
-    },
-    wait: (upTo) =>
-      new Promise((resolve, reject) => {
-        waiters.add({ upTo, resolve, reject })
-      }),
+    if (gap !== undefined) onGap(gap)
+    onFailure(undefined)
   }
 }

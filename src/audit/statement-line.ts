@@ -91,11 +91,9 @@ export interface Stamp {
   sessionSeq: number
 }
 
-export interface StatementLineOptions {
-  /** As JSON. */
-  instance: string
-  writeTime: StampWriter
-  writeId: StampWriter
+interface StampWriters {
+  readonly writeTime: StampWriter
+  readonly writeId: StampWriter
 }
 
 /** Filled for one event, which a sink takes at once, and then for the next: an event makes no object of its own. */
@@ -103,7 +101,8 @@ export class StatementLine {
   /** At most so many bytes. */
   room = 0
 
-  readonly #options: StatementLineOptions
+  readonly #writeTime: StampWriter
+  readonly #writeId: StampWriter
   readonly #plain = headOf('statement')
   readonly #denied = headOf('statement.denied')
   /** Behind the number, with the id. */
@@ -118,15 +117,17 @@ export class StatementLine {
   #special: Uint8Array = NOTHING
   #failure: Uint8Array = NOTHING
 
-  constructor(options: StatementLineOptions) {
-    this.#options = options
-    this.#id = bytes(`,"id":"${' '.repeat(ID_LENGTH)}","instance":${options.instance},"outcome":"`)
+  /** @param instance as JSON */
+  constructor({ writeTime, writeId }: StampWriters, instance: string) {
+    this.#writeTime = writeTime
+    this.#writeId = writeId
+    this.#id = bytes(`,"id":"${' '.repeat(ID_LENGTH)}","instance":${instance},"outcome":"`)
   }
 
   fill({ at, seq, sessionSeq }: Stamp, identity: IdentityBlock, part: TextPart, record: StatementRecord): void {
     const { head, timeAt } = record.outcome === 'denied' ? this.#denied : this.#plain
-    this.#options.writeTime(head, timeAt, at)
-    this.#options.writeId(this.#id, ',"id":"'.length, at)
+    this.#writeTime(head, timeAt, at)
+    this.#writeId(this.#id, ',"id":"'.length, at)
     this.#head = head
     this.#seq = seq
     this.#sessionSeq = sessionSeq

@@ -4,6 +4,7 @@
  * neither is left with half a message or a running statement.
  */
 import type { Socket } from 'node:net'
+import { performance } from 'node:perf_hooks'
 import type { Outcome, Recorder, SessionAudit, StatementRecord } from '../audit/recorder.ts'
 import { AccessError } from '../errors.ts'
 import { errorFrame, lastWords } from '../frontend/respond.ts'

@@ -30,7 +30,7 @@ const known = (text: string, tables: string[]): Classification => ({
   secret: false,
 })
 
-const line = new StatementLine({ instance: '"i"', writeTime: timeWriter(), writeId: uuidv7Writer() })
+const line = new StatementLine({ writeTime: timeWriter(), writeId: uuidv7Writer() }, '"i"')
 const into = Buffer.alloc(4 * 1024 * 1024)
 
 const clean = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
