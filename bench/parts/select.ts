@@ -44,7 +44,7 @@ export async function transactions(
 export const select: Part = {
   name: 'select',
   title: 'One SELECT by key a transaction (pgbench --select-only)',
-  ...{ rounds: 3, budget: 780, warm: true },
+  ...{ rounds: 3, budget: 900, warm: true },
   cases({ quick }) {
     const all = PROTOCOLS.flatMap((protocol) =>
       CLIENTS.flatMap((clients) =>

@@ -48,6 +48,9 @@ export interface PumpHooks {
 const NOTHING = Buffer.alloc(0)
 /** A callback costs a small write more than the memory that it would give back. */
 const WORTH_RELEASING = 4 * 1024
+/** What two ends of a connection keep: TCP's buffers grow as they are used, to 4 to 6 MiB on Linux, those of a Unix socket stay 208 KiB. */
+const TCP_ROOM = 4 * 1024 * 1024
+const UNIX_ROOM = 192 * 1024
 
 export function createPump(source: Socket, destination: Socket, scanner: FrameScanner, hooks: PumpHooks): Pump {
   const { pacing } = hooks
@@ -132,6 +135,7 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
     // A chunk of TLS is one record, 8 KiB long where libpq sends: they go on together.
     const corks = source instanceof TLSSocket
     return {
+      room: source.remoteFamily === undefined ? UNIX_ROOM : TCP_ROOM,
       pause() {
         paced = true
         source.pause()
