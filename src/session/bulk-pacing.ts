@@ -32,9 +32,9 @@ export class BulkPacing {
   #side: BulkSide | undefined
   /** Since the other side said something. */
   #bytes = 0
-  /** In this turn of the loop. */
+  /** In this turn of the loop, and whose they are. */
   #turn = 0
-  #inTurn = false
+  #turnOf: BulkSide | undefined
   /** `performance.now()` at the end of the last turn. */
   #since = 0
   #timer: NodeJS.Timeout | undefined
@@ -47,10 +47,12 @@ export class BulkPacing {
     if (this.#bytes >= BULK_BYTES) this.#bulk(side, bytes)
   }
 
-  /** Nothing is paused or resumed any more. */
+  /** What this turn brought is not waited for, and nothing is paused or resumed any more. */
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
+    this.#turnOf?.turnEnds()
+    this.#turnOf = undefined
   }
 
   #begin(side: BulkSide): void {
@@ -62,18 +64,19 @@ export class BulkPacing {
 
   #bulk(side: BulkSide, bytes: number): void {
     this.#turn += bytes
-    if (this.#inTurn) return
-    this.#inTurn = true
+    if (this.#turnOf !== undefined || this.#stopped) return
+    this.#turnOf = side
     side.turnBegins()
     setImmediate(() => this.#endTurn(side))
   }
 
   #endTurn(side: BulkSide): void {
+    if (this.#stopped) return
     const bytes = this.#turn
     this.#turn = 0
-    this.#inTurn = false
+    this.#turnOf = undefined
     side.turnEnds()
-    if (this.#stopped || side !== this.#side || this.#timer !== undefined) return
+    if (side !== this.#side || this.#timer !== undefined) return
     const now = performance.now()
     const elapsed = now - this.#since
     this.#since = now

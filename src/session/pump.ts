@@ -137,6 +137,8 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
     return {
       room: source.remoteFamily === undefined ? UNIX_ROOM : TCP_ROOM,
       pause() {
+        // Who discards or drains waits for nothing.
+        if (mode !== 'forward') return
         paced = true
         source.pause()
       },

@@ -210,13 +210,15 @@ export function startRelay(options: RelayOptions): Relay {
   function mayKeep(): boolean {
     if (handBack === undefined || marked || end !== undefined || refused !== undefined || clientGone || fatalSeen)
       return false
-    const open = upstream.writable && !upstream.readableEnded && upstream.writableLength === 0
+    const open = upstream.writable && !upstream.readableEnded
     return open && upstreamScanner.between && tracker.settled
   }
 
   function keepUpstream(): void {
     keeping = false
-    handedBack = handBack?.() ?? false
+    both.pacing.stop()
+    // What the job sent in front of Terminate may still be on its way.
+    handedBack = upstream.writableLength === 0 && (handBack?.() ?? false)
     if (!handedBack) {
       fromClient.inject(TERMINATE)
       return

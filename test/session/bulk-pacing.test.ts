@@ -140,6 +140,18 @@ test('chunks of one turn of the loop are one turn of bulk', async () => {
   expect(side).toMatchObject({ inTurn: false, turns: 1 })
 })
 
+test('the turn at hand ends when it is stopped, and only once', async () => {
+  const pacing = new BulkPacing()
+  const side = new Side()
+  pacing.passed(side, BULK_BYTES)
+  expect(side).toMatchObject({ inTurn: true, turns: 0 })
+  pacing.stop()
+  expect(side).toMatchObject({ inTurn: false, turns: 1 })
+  pacing.passed(side, BULK_BYTES)
+  await turn()
+  expect(side).toMatchObject({ inTurn: false, turns: 1, pauses: 0 })
+})
+
 test('once stopped it pauses and resumes nothing', async () => {
   const pacing = new BulkPacing()
   const side = new Side()

@@ -1,0 +1,82 @@
+import { expect, test } from 'vitest'
+import { BulkPacing, type BulkSide } from '../../src/session/bulk-pacing.ts'
+import { createPump } from '../../src/session/pump.ts'
+import { createFrameScanner } from '../../src/wire/frame-scanner.ts'
+import { pair } from '../support/socket-pair.ts'
+
+/** Bulk whenever the test says so. */
+class ByHand extends BulkPacing {
+  side: BulkSide | undefined
+
+  override passed(side: BulkSide): void {
+    this.side = side
+  }
+}
+
+const MESSAGE = Buffer.concat([Buffer.from('d\0\0\x40\x04', 'latin1'), Buffer.alloc(0x4000)])
+
+async function pumped() {
+  const [writer, source] = await pair()
+  const [destination, far] = await pair()
+  const handler = { onHeader: () => 0, onBody: () => true, onDropped() {} }
+  const pacing = new ByHand()
+  const pump = createPump(
+    source,
+    destination,
+    createFrameScanner(handler, () => MESSAGE.length),
+    {
+      pacing,
+      ...{ beforeChunk() {}, afterChunk() {}, onStop() {}, onEnd() {} },
+      onFailure: (error) => destination.destroy(error as Error),
+    },
+  )
+  pump.start(Buffer.alloc(0))
+  const stop = (): void => {
+    for (const socket of [writer, source, destination, far]) socket.destroy()
+  }
+  return { writer, source, destination, far, pacing, pump, stop }
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+test.each(['drain', 'discard'] as const)(
+  '%s reads on although the destination is full, and no pause of bulk ends that',
+  async (how) => {
+    const { writer, source, destination, far, pacing, pump, stop } = await pumped()
+    far.pause()
+    while (!destination.writableNeedDrain) {
+      writer.write(MESSAGE)
+      await turn()
+    }
+    expect(source.isPaused()).toBe(true)
+    pacing.side?.turnBegins()
+    pump[how]()
+    pacing.side?.turnEnds()
+    pacing.side?.pause()
+    pacing.side?.resume()
+    expect(source.isPaused()).toBe(false)
+    // Also what is sent from now on.
+    const taken = new Promise<void>((resolve) => writer.write(Buffer.concat(Array(500).fill(MESSAGE)), () => resolve()))
+    await taken
+    stop()
+  },
+)
+
+test('a pause of bulk does not end while the destination is full', async () => {
+  const { writer, source, destination, far, pacing, stop } = await pumped()
+  far.pause()
+  while (!destination.writableNeedDrain) {
+    writer.write(MESSAGE)
+    await turn()
+  }
+  pacing.side?.pause()
+  pacing.side?.resume()
+  expect(source.isPaused()).toBe(true)
+  far.resume()
+  while (source.isPaused()) await turn()
+  pacing.side?.pause()
+  expect(source.isPaused()).toBe(true)
+  pacing.side?.resume()
+  expect(source.isPaused()).toBe(false)
+  stop()
+})
