@@ -1,8 +1,4 @@
-/**
- * What the main thread pays for one input that a stranger or a job may size. Its CPU time is measured and not the clock, so that a
- * busy machine tells the same.
- */
-import { threadCpuUsage } from 'node:process'
+/** What the main thread pays for one input that a stranger or a job may size. */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Classifier, createClassifier } from '../src/audit/classifier.ts'
 import { redactSecrets } from '../src/audit/sql-redact.ts'
@@ -10,6 +6,7 @@ import { decodeToken, MAX_TOKEN_BYTES } from '../src/identity/token.ts'
 import { createScramClient, ScramError } from '../src/sasl/scram.ts'
 import { parseStartupPacket } from '../src/wire/startup.ts'
 import { cstring } from '../src/wire/writer.ts'
+import { cpuOf } from './support/cpu-time.ts'
 
 /** Milliseconds; a main loop that is held up for longer than this at once is what is to be kept from it. */
 const LIMIT = 50
@@ -20,18 +17,6 @@ beforeAll(async () => {
   classifier = await createClassifier({ log: () => {}, deadline: 10_000 })
 })
 afterAll(() => classifier.close())
-
-/** The least of three, in milliseconds: the first one also pays for the compiler. */
-async function cpuOf(work: () => unknown): Promise<number> {
-  const times: number[] = []
-  for (let round = 0; round < 3; round++) {
-    const before = threadCpuUsage()
-    await work()
-    const { user, system } = threadCpuUsage(before)
-    times.push((user + system) / 1_000)
-  }
-  return Math.min(...times)
-}
 
 const thrown = (work: () => unknown) => (): unknown => {
   try {

@@ -18,8 +18,9 @@ describe('time', () => {
   })
 
   test('follows the wall clock', () => {
-    const now = wallClock()
-    expect(Math.abs(now() - Date.now())).toBeLessThan(20)
+    // The best of some: this thread may be left waiting between any two of the readings.
+    const differences = Array.from({ length: 10 }, () => Math.abs(wallClock()() - Date.now()))
+    expect(Math.min(...differences)).toBeLessThan(20)
   })
 })
 

@@ -77,7 +77,7 @@ export function readEvent(line: string): ReadEvent {
 }
 
 /** Waits until `holds`, looking every few milliseconds. @throws Error after `timeout` milliseconds. */
-export async function until(holds: () => boolean, timeout = 10_000): Promise<void> {
+export async function until(holds: () => boolean, timeout = 20_000): Promise<void> {
   const deadline = performance.now() + timeout
   while (!holds()) {
     if (performance.now() > deadline) throw new Error(`not so within ${timeout} ms: ${holds}`)

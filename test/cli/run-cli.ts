@@ -12,7 +12,7 @@ export interface CliResult {
 
 export function runCli(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<CliResult> {
   return new Promise((resolve, reject) => {
-    const options = { env: { PATH: process.env['PATH'] ?? '', ...env }, timeout: 20_000 }
+    const options = { env: { PATH: process.env['PATH'] ?? '', ...env }, timeout: 60_000 }
     execFile(process.execPath, [MAIN, ...args], options, (error, stdout, stderr) => {
       const code = error === null ? 0 : error.code
       if (typeof code === 'number') resolve({ code, stdout, stderr })

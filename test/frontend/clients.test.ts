@@ -93,7 +93,7 @@ function psql(parameters: string, env: Record<string, string> = {}): Promise<str
   const connection = `host=localhost hostaddr=127.0.0.1 port=${listener.port} user=shop_migrator dbname=shop ${parameters}`
   const { PATH = '' } = process.env
   return new Promise((resolve) => {
-    const options = { env: { PATH, LANG: 'C', HOME: directory, ...env }, timeout: 20_000 }
+    const options = { env: { PATH, LANG: 'C', HOME: directory, ...env }, timeout: 60_000 }
     execFile('psql', ['-w', '-c', 'select 1', connection], options, (_error, _stdout, stderr) => resolve(stderr))
   })
 }

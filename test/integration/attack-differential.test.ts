@@ -251,7 +251,7 @@ test('invariant 35: the audit and the log of PostgreSQL agree on random pipeline
     all += left.length
   }
   expect(labelled / all).toBeGreaterThan(0.95)
-}, 60_000)
+})
 
 /**
  * A name that is not there, a transaction that has failed, "unexpected state STARTED" (of PostgreSQL itself, behind a Query within a

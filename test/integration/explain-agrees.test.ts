@@ -204,4 +204,4 @@ test(`explain and serve agree on ${JOBS} generated tokens`, async () => {
   expect(wanted.filter(({ allowed }) => allowed).length).toBeGreaterThan(JOBS / 5)
   expect(new Set(wanted.map(({ rule }) => rule)).size).toBeGreaterThan(4)
   expect(new Set(wanted.map(({ code }) => code)).size).toBeGreaterThan(6)
-}, 60_000)
+})

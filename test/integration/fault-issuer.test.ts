@@ -1,6 +1,7 @@
 /** An issuer that is down, slow, sends garbage or changes its keys: what the job sees, how soon, and that others do not notice. */
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { DEFAULT_CLAIMS } from '../../src/cli/demo/ci-claims.ts'
+import { AT_ONCE } from '../support/at-once.ts'
 import { RULES, type Stage } from '../support/pgusher.ts'
 import { query, type RawClient, rawSession, terminate } from '../support/raw-client.ts'
 import {
@@ -90,11 +91,11 @@ test('down, slow or garbage: 57P03 for the jobs of this issuer alone, within the
   for (const way of ['down', 'html', 'huge', 'empty', 'cut'] as const) {
     const { told, after } = await refusal(way)
     expect([way, told]).toEqual([way, expect.stringMatching(/^E 57P03 /)])
-    expect(after).toBeLessThan(1_000)
+    expect(after).toBeLessThan(AT_ONCE)
   }
   const { told, after } = await slow
   expect(told).toMatch(/^E 57P03 /)
-  expect(after).toBeLessThan(6_000)
+  expect(after).toBeLessThan(5_000 + AT_ONCE)
   others.send(terminate)
   await others.rest()
   await watched.nothingLeft()

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Issuer, startIssuer } from '../../src/cli/demo/issuer.ts'
+import { AT_ONCE } from '../support/at-once.ts'
 import { type Job, RULES, type Stage, type StageEvent, startStage } from '../support/pgusher.ts'
 import { eventually, urlFor } from '../support/postgres.ts'
 import { forged } from '../support/tokens.ts'
@@ -302,7 +303,7 @@ describe('max_session', () => {
     expect(error).toMatchObject({ code: '57P01', severity: 'FATAL' })
     expect((error as Error).message).toMatch(/session ended: rule "short" allows 1 s \(max_session\)/)
     expect(took).toBeGreaterThan(800)
-    expect(took).toBeLessThan(2_000)
+    expect(took).toBeLessThan(1_000 + AT_ONCE)
     await client.end()
     await eventually(async () => {
       const left = await stage.admin(`SELECT pid FROM pg_stat_activity WHERE usename LIKE 'pgu\\_%'`)

@@ -1,6 +1,7 @@
 /** Versions of the protocol, and the ways in which either side's connection ends. */
 import { expect, test } from 'vitest'
 import { cancelRequest, passwordMessage, sslRequest } from '../../src/wire/frontend.ts'
+import { AT_ONCE } from '../support/at-once.ts'
 import { onEachPostgres } from '../support/each-postgres.ts'
 import { eventually } from '../support/postgres.ts'
 import {
@@ -77,7 +78,7 @@ onEachPostgres((stage) => {
       if (how === 'reset') client.reset()
       else client.socket.end()
       await gone(mark)
-      expect(performance.now() - at).toBeLessThan(5_000)
+      expect(performance.now() - at).toBeLessThan(5_000 + AT_ONCE)
       const ended = await endOf(stage(), client.port)
       expect(ended.pgusher['end_reason']).toBe('client')
       return (await statementsOf(stage(), client.port)).slice(1)
@@ -110,7 +111,7 @@ onEachPostgres((stage) => {
       expect(statements?.[1]?.outcome).not.toBe('success')
     }
     expect(idle).toEqual([])
-  }, 20_000)
+  })
 
   test('a backend that is terminated: the client sees 57P01, and the end is the upstream’s', async () => {
     using idle = await session()
@@ -142,7 +143,7 @@ onEachPostgres((stage) => {
         expect((await client.until('Z')).slice(-2)).toEqual([
           ...['E 57014 canceling statement due to user request', 'Z I'],
         ])
-        expect(performance.now() - at).toBeLessThan(1_000)
+        expect(performance.now() - at).toBeLessThan(AT_ONCE)
         client.send(terminate)
         await client.rest()
         expect(await statementsOf(stage(), client.port)).toMatchObject([{ outcome: 'failure', code: '57014' }])

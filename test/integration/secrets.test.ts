@@ -87,7 +87,7 @@ beforeAll(async () => {
   stage = await startStage({ upstream: { server, shop }, ...options(shop.admin.password) })
   secrets.push(['key of the minting CA', clientCa.key], ['ticket key', TICKET_KEY], ['admin', shop.admin.password])
   secrets.push(["listener's key", await readFile(join(stage.directory, 'tls.key'), 'utf8')])
-}, 60_000)
+})
 
 afterAll(async () => {
   vi.restoreAllMocks()
@@ -308,4 +308,4 @@ test('invariant 38: no secret of a whole story is in any log, event or answer', 
   expect(found(ours, written)).toEqual([])
   // The setup of this test gave the admin its password by SQL; what PostgreSQL is told by a statement it logs.
   expect(found(postgres, [['literal', LITERALS[0] ?? '']])).toHaveLength(1)
-}, 60_000)
+})

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { compileGlob, globProblem } from '../../src/policy/glob.ts'
+import { cpuOf } from '../support/cpu-time.ts'
 
 /** By definition: each character of the pattern is itself, and * is any run without / and :. Exponential, but right. */
 function naiveMatch(pattern: string, value: string): boolean {
@@ -46,11 +47,9 @@ test('a branch pattern never takes a pull request, a tag or a deeper branch', ()
   expect(others.filter(matches)).toEqual([])
 })
 
-test('invariant 39: time is linear in the value, whatever the pattern', () => {
+test('invariant 39: time is linear in the value, whatever the pattern', async () => {
   const matches = compileGlob(`a*${'a'.repeat(50)}b`)
-  const started = performance.now()
-  expect(matches('a'.repeat(1_000_000))).toBe(false)
-  expect(performance.now() - started).toBeLessThan(500)
+  expect(await cpuOf(() => expect(matches('a'.repeat(1_000_000))).toBe(false))).toBeLessThan(500)
 })
 
 test.each([

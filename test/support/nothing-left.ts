@@ -153,7 +153,7 @@ export async function whatIsLeft(watched: Watched, sockets: number): Promise<str
 }
 
 /** @param sockets of before the fault. @throws Error with what is left after `timeout` ms */
-export async function nothingLeft(watched: Watched, sockets: number, timeout = 10_000): Promise<void> {
+export async function nothingLeft(watched: Watched, sockets: number, timeout = 20_000): Promise<void> {
   let left: string[] = []
   await eventually(async () => {
     left = await whatIsLeft(watched, sockets)

@@ -77,7 +77,7 @@ export async function startChild(
         throw new Error(`pgusher ended with ${child.exitCode}:\n${(await readFile(logFile, 'utf8')).slice(-4000)}`)
       }
       return found
-    }, 20_000)
+    })
   const { address, http } = await said(before, 'pgusher is ready').catch((error: unknown) => {
     // Nobody else knows of it, and it would live on behind the tests.
     child.kill('SIGKILL')

@@ -39,7 +39,7 @@ export async function query<Row extends pg.QueryResultRow = Record<string, unkno
 }
 
 /** Resolves with what `probe` returns as soon as it is neither undefined nor false. @throws Error after `timeout` ms. */
-export async function eventually<T>(probe: () => Promise<T>, timeout = 10_000): Promise<Exclude<T, undefined | false>> {
+export async function eventually<T>(probe: () => Promise<T>, timeout = 20_000): Promise<Exclude<T, undefined | false>> {
   const deadline = Date.now() + timeout
   for (;;) {
     const value = await probe()
