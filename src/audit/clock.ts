@@ -27,15 +27,18 @@ export function stampText(write: StampWriter): (ms: number) => string {
  * that is set, so the second is tied to the first again once a second.
  */
 export function wallClock(): () => number {
-  let offset = Date.now() - performance.now()
-  let tiedAt = performance.now()
+  let offset = performance.timeOrigin
+  let tieAt = 0
   return () => {
     const tick = performance.now()
-    if (tick - tiedAt > 1_000) {
-      tiedAt = tick
+    if (tick >= tieAt) {
       const fresh = Date.now() - tick
-      // Date.now() cuts the fraction off: below 1 ms the two do not differ.
-      if (fresh > offset || offset - fresh > 1) offset = fresh
+      // Left waiting between the two, it would be as much off for a second: it looks again at the next call.
+      if (performance.now() - tick < 1) {
+        tieAt = tick + 1_000
+        // Date.now() cuts the fraction off: below 1 ms the two do not differ.
+        if (fresh > offset || offset - fresh > 1) offset = fresh
+      }
     }
     return tick + offset
   }

@@ -1,6 +1,8 @@
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { stampText, timeWriter, uuidv7Writer, wallClock } from '../../src/audit/clock.ts'
+
+afterEach(() => void vi.restoreAllMocks())
 
 describe('time', () => {
   test('is RFC 3339 in UTC with microseconds, in any order of calls', () => {
@@ -21,6 +23,37 @@ describe('time', () => {
     // The best of some: this thread may be left waiting between any two of the readings.
     const differences = Array.from({ length: 10 }, () => Math.abs(wallClock()() - Date.now()))
     expect(Math.min(...differences)).toBeLessThan(20)
+  })
+
+  test('is not put wrong where the thread is left waiting as it looks at the clock', () => {
+    let tick = Math.ceil(performance.now())
+    let wall = Math.ceil(performance.timeOrigin) + tick
+    let waits = 0
+    const pass = (ms: number): void => {
+      tick += ms
+      wall += ms
+    }
+    vi.spyOn(performance, 'now').mockImplementation(() => tick)
+    vi.spyOn(Date, 'now').mockImplementation(() => {
+      if (waits > 0) pass(100)
+      const now = wall
+      if (waits-- > 0) pass(100)
+      return now
+    })
+    const now = wallClock()
+    for (const late of [2, 0, 1, 0, 3, 0]) {
+      waits = late
+      const before = wall
+      expect(now()).toBeGreaterThan(before - 1)
+      expect(now()).toBeLessThan(wall + 1)
+      pass(1_500)
+    }
+    // Set by an hour, each way.
+    for (const change of [3_600_000, -3_600_000]) {
+      wall += change
+      pass(1_500)
+      expect(now()).toBe(wall)
+    }
   })
 })
 
