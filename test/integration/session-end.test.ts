@@ -50,10 +50,11 @@ describe('max_session', () => {
   }
 
   test('invariant 17: idle, in mid statement, in a transaction, in mid COPY both ways, in a stream of rows, in a pipeline, unread', async () => {
-    const stream = `select repeat('x', 500), generate_series(1, 100000000)`
+    // Rows that are long: what is on its way when the time is over has to be read within a second, by this thread.
+    const stream = `select repeat('x', 8000), generate_series(1, 100000000)`
     const readAll = async (client: RawClient): Promise<string[]> => {
       const { counts } = await client.skipUntil('E')
-      expect(counts['D'] ?? counts['d']).toBeGreaterThan(1_000)
+      expect(counts['D'] ?? counts['d']).toBeGreaterThan(100)
       return [EXPIRED]
     }
     const [idle, statement, transaction, copyIn, copyOut, rows, pipeline] = await Promise.all([

@@ -7,7 +7,7 @@ import { portPair } from './ports.ts'
 
 interface Calls {
   echo(value: unknown): unknown
-  later(milliseconds: number): number
+  held(argument: undefined): string
   refuse(code: DenialCode): void
   bad(argument: undefined): unknown
   note(value: number): void
@@ -15,13 +15,14 @@ interface Calls {
 
 function connected() {
   const { ports, cut } = portPair()
+  const { promise: held, resolve: release } = Promise.withResolvers<string>()
   const notes: number[] = []
   const failures: string[] = []
   createChannel<object, Calls>(
     ports[1],
     {
       echo: (value) => value,
-      later: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds, milliseconds)),
+      held: () => held,
       refuse(code) {
         throw new AccessError(code, 'no', { hint: 'do this', cause: new Error('secret of a driver') })
       },
@@ -33,7 +34,7 @@ function connected() {
     },
     (name, error) => failures.push(`${name}: ${(error as Error).message}`),
   )
-  return { channel: createChannel<Calls, object>(ports[0], {}, () => {}), cut, notes, failures }
+  return { channel: createChannel<Calls, object>(ports[0], {}, () => {}), cut, release, notes, failures }
 }
 
 test('whatever is plain data comes back as it was, each answer to its question', async () => {
@@ -52,13 +53,12 @@ test('whatever is plain data comes back as it was, each answer to its question',
 })
 
 test('an answer that takes longer is overtaken, and what is told arrives in order', async () => {
-  const { channel, notes, failures } = connected()
-  const order: number[] = []
-  const slow = channel.call('later', 30).then((value) => order.push(value))
+  const { channel, release, notes, failures } = connected()
+  const slow = channel.call('held', undefined)
   for (const value of [1, -1, 2, 3]) channel.tell('note', value)
-  await channel.call('later', 0).then((value) => order.push(value))
-  await slow
-  expect(order).toEqual([0, 30])
+  expect(await channel.call('echo', 'quick')).toBe('quick')
+  release('slow')
+  expect(await slow).toBe('slow')
   expect(notes).toEqual([1, 2, 3])
   expect(failures).toEqual(['note: negative'])
 })
@@ -100,7 +100,7 @@ test('what is no plain data costs its own call and nothing else', async () => {
 
 test('when the other side is gone, whoever waits is told, and whoever asks', async () => {
   const { channel, cut } = connected()
-  const waiting = channel.call('later', 60_000)
+  const waiting = channel.call('held', undefined)
   cut()
   await expect(waiting).rejects.toMatchObject({ code: 'draining', sqlstate: '57P03' })
   await expect(channel.call('echo', 1)).rejects.toMatchObject({ code: 'draining' })
