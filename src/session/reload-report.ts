@@ -1,8 +1,8 @@
 /** What a reload changed, for `policy.loaded` and the log. */
 import type { AuditEvent } from '../audit/recorder.ts'
 import type { Diagnostic } from '../config/diagnostics.ts'
+import type { Config } from '../config/schema.ts'
 import type { Policy } from '../policy/policy.ts'
-import type { Snapshot } from './proxy-context.ts'
 
 export function policyLoaded(next: Policy, previous: Policy | undefined): AuditEvent {
   const before = rulesByName(previous)
@@ -42,16 +42,16 @@ function rulesByName(policy: Policy | undefined): Map<string, string> {
   return new Map(policy?.rules.map((rule) => [rule.config.name, JSON.stringify(rule.config)]))
 }
 
-/** Settings that a reload cannot apply. */
-export function needsRestart(previous: Snapshot, next: Snapshot): string[] {
+/** Settings in which what runs differs from the file, since a reload cannot apply them. @param started of the start */
+export function needsRestart(started: Config, next: Config): string[] {
   const fixed = {
-    'listen.address': (snapshot: Snapshot) => snapshot.config.listen.address,
-    'http.address': (snapshot: Snapshot) => snapshot.config.http.address,
-    'control.socket': (snapshot: Snapshot) => snapshot.config.control?.socket ?? '',
-    audit: (snapshot: Snapshot) => ({ ...snapshot.config.audit, text: undefined }),
-    instance: (snapshot: Snapshot) => snapshot.config.instance,
+    'listen.address': (config: Config) => config.listen.address,
+    'http.address': (config: Config) => config.http.address,
+    'control.socket': (config: Config) => config.control?.socket ?? '',
+    audit: (config: Config) => ({ ...config.audit, text: undefined }),
+    instance: (config: Config) => config.instance,
   }
   return Object.entries(fixed)
-    .filter(([, read]) => JSON.stringify(read(previous)) !== JSON.stringify(read(next)))
+    .filter(([, read]) => JSON.stringify(read(started)) !== JSON.stringify(read(next)))
     .map(([name]) => name)
 }

@@ -1,5 +1,6 @@
 /** Reading the configuration again. */
 import type { Recorder } from '../audit/recorder.ts'
+import type { Config } from '../config/schema.ts'
 import type { Logger } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import { closeDisallowedWindows } from './drain.ts'
@@ -23,16 +24,20 @@ export interface ReloadParts {
 /** @returns false where something in the configuration is wrong, and nothing has changed. Never rejects; one at a time, in order */
 export function createReload(parts: ReloadParts): () => Promise<boolean> {
   const { log } = parts
+  const { config: started } = parts.current()
   // Two reloads at a time could end with the older file in force.
   return oneAtATime(() =>
-    reload(parts).catch((err: unknown) => {
+    reload(parts, started).catch((err: unknown) => {
       log.error({ err }, 'the configuration was not reloaded')
       return false
     }),
   )
 }
 
-async function reload({ current, draining, build, replace, windows, ...parts }: ReloadParts): Promise<boolean> {
+async function reload(
+  { current, draining, build, replace, windows, ...parts }: ReloadParts,
+  started: Config,
+): Promise<boolean> {
   const { recorder, metrics, log } = parts
   const previous = current()
   const next = await build(previous)
@@ -54,8 +59,8 @@ async function reload({ current, draining, build, replace, windows, ...parts }: 
   metrics.policyVersion(policy.version)
   recorder.event(policyLoaded(policy, previous.policy))
   for (const warning of next.warnings) log.warn({ file: warning.file, line: warning.line }, warning.message)
-  for (const setting of needsRestart(previous, next.snapshot))
-    log.warn({ setting }, 'this setting was changed and needs a restart')
+  for (const setting of needsRestart(started, next.snapshot.config))
+    log.warn({ setting }, 'this setting is not what pgusher was started with, and needs a restart')
   log.info({ policy: policy.version, sessionsEnded: await ended, windowsClosed }, 'configuration reloaded')
   return true
 }

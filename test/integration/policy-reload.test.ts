@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { type ConfigInput, RULES, startStage } from '../support/pgusher.ts'
 import { eventually, withClient } from '../support/postgres.ts'
@@ -53,4 +54,21 @@ test('a reload takes a database away: its sessions end, and what was made there 
     expect(await gone).toMatchObject({ code: '57P01' })
   })
   await stage.waitForNoRoles()
+})
+
+test('a reload says what needs a restart as long as it does, and not where all is as it was at the start', async () => {
+  await using stage = await startStage()
+  const told = async (instance?: string): Promise<string[]> => {
+    const before = (await readFile(stage.logFile, 'utf8')).length
+    await stage.reload(instance === undefined ? {} : { config: (config) => ({ ...config, instance }) })
+    const lines = await eventually(async () => {
+      const text = (await readFile(stage.logFile, 'utf8')).slice(before)
+      return text.includes('"configuration reloaded"') && text.trimEnd().split('\n')
+    })
+    return lines.map((line) => JSON.parse(line).setting).filter((setting) => setting !== undefined)
+  }
+  expect(await told()).toEqual([])
+  expect(await told('another')).toEqual(['instance'])
+  expect(await told('another')).toEqual(['instance'])
+  expect(await told()).toEqual([])
 })
