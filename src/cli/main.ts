@@ -1,8 +1,20 @@
 #!/usr/bin/env node
-/** The `pgusher` command. */
-import { plainReports } from '../telemetry/plain-reports.ts'
-import { run } from './program.ts'
+/**
+ * The `pgusher` command. Nothing else is imported before it is known that this Node will do: an older one would say which export it
+ * lacks, and not why.
+ */
+import { EXIT } from './exit-codes.ts'
 
-plainReports()
+const NODE = 24
 
-process.exitCode = await run(process.argv.slice(2))
+if (Number.parseInt(process.versions.node, 10) >= NODE) {
+  const { plainReports } = await import('../telemetry/plain-reports.ts')
+  const { run } = await import('./program.ts')
+  plainReports()
+  process.exitCode = await run(process.argv.slice(2))
+} else {
+  process.stderr.write(
+    `pgusher: this is Node ${process.versions.node}, and pgusher needs ${NODE} or later: put a newer one first on the PATH\n`,
+  )
+  process.exitCode = process.argv[2] === 'exec' ? EXIT.notRun : EXIT.usage
+}

@@ -54,3 +54,20 @@ test('schema prints what lies in config/', async () => {
   const { stdout } = await runCli(['schema'])
   expect(stdout).toBe(await readFile(new URL('../../config/pgusher.schema.json', import.meta.url), 'utf8'))
 })
+
+test.each([
+  ['version', 2],
+  ['serve', 2],
+  ['exec', 125],
+])('with a Node that is too old %s says so, and exits with %i', async (command, exit) => {
+  const { engines } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'))
+  const needed = Number(/^>=(\d+)$/.exec(engines.node)?.[1])
+  const versionOf = (major: number) =>
+    `--import=data:text/javascript,Object.defineProperty(process,'versions',{value:{...process.versions,node:'${major}.9.1'}})`
+  expect(await runCli([command], { NODE_OPTIONS: versionOf(needed - 1) })).toEqual({
+    code: exit,
+    stdout: '',
+    stderr: `pgusher: this is Node ${needed - 1}.9.1, and pgusher needs ${needed} or later: put a newer one first on the PATH\n`,
+  })
+  expect((await runCli(['version'], { NODE_OPTIONS: versionOf(needed) })).code).toBe(0)
+})
