@@ -2,6 +2,7 @@
 import type { LoadedConfig } from '../config/load.ts'
 import { AccessError } from '../errors.ts'
 import { checkPresetRules } from '../identity/check-claims.ts'
+import { issuerNotConfigured } from '../identity/mistaken-password.ts'
 import { PRESETS } from '../identity/presets/index.ts'
 import type { Principal } from '../identity/principal.ts'
 import { issuerUrl, principalFromRecord } from '../identity/principal-from-claims.ts'
@@ -28,8 +29,7 @@ export function decideAgain(
   const base = { request, ruleSources: loaded.ruleSources, policyVersion: policy.version }
   const entry = Object.entries(loaded.config.issuers).find(([, issuer]) => issuerUrl(issuer) === idp.issuer)
   if (entry === undefined) {
-    const refusal = new AccessError('issuer_unknown', "the token's issuer is not configured here")
-    return { explanation: { ...base, refusal }, notOnRecord: [] }
+    return { explanation: { ...base, refusal: issuerNotConfigured() }, notOnRecord: [] }
   }
   const [name, issuer] = entry
   let principal: Principal

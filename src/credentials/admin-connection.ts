@@ -121,7 +121,8 @@ function keepPassword(client: pg.Client, { host, tls }: DatabaseConfig): void {
 }
 
 async function refuseToAnswer(user: string): Promise<string> {
-  const hint = 'its line in pg_hba.conf must ask for what is configured under credentials'
+  const hint =
+    'This is between pgusher and the database, not in your job: the line of pg_hba.conf must ask for what its operator has configured under credentials.'
   throw new AccessError('credential_failed', `PostgreSQL asks for a password of "${user}", and pgusher has none`, {
     hint,
   })

@@ -56,8 +56,15 @@ export function unknownIssuer({ iss, scp }: Readonly<Record<string, unknown>>): 
       : iss === 'app.vstoken.visualstudio.com'
         ? 'System.AccessToken of Azure DevOps, not an OIDC token: it is what one asks for a token with, at $SYSTEM_OIDCREQUESTURI'
         : undefined
-  if (own === undefined) return new AccessError('issuer_unknown', "the token's issuer is not configured here")
+  if (own === undefined) return issuerNotConfigured()
   return new AccessError('issuer_unknown', `the password is ${own}`, { hint: SECRET_SHOWN })
+}
+
+/** The same whatever is configured: nobody has proved to be anybody yet. */
+export function issuerNotConfigured(): AccessError {
+  return new AccessError('issuer_unknown', "the token's issuer is not configured here", {
+    hint: `pgusher whoami --local prints the token's iss where the job runs: it must be, byte for byte, the one that the operator of pgusher has configured.`,
+  })
 }
 
 /** Words of a fixed list, in one spelling: nothing is repeated. */

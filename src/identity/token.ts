@@ -77,7 +77,7 @@ function parsePart(part: string): Record<string, unknown> {
 
 function malformed(reason: string, cause?: unknown): AccessError {
   return new AccessError('token_malformed', `the password is not a valid token: ${reason}`, {
-    hint: "The password must be the job's OIDC token, a JSON Web Token.",
+    hint: "The password must be the job's OIDC token, a JSON Web Token, byte for byte as the CI system gave it.",
     ...(cause instanceof RangeError || cause instanceof TypeError ? { cause } : {}),
   })
 }

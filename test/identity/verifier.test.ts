@@ -97,8 +97,13 @@ describe('before the signature is verified, the text is terse', () => {
   test('invariant 12: unknown issuer, also one that differs in a slash or in case', async () => {
     for (const iss of ['https://evil.example', `${GITHUB}/`, GITHUB.toUpperCase(), '', undefined, 7, [GITHUB]]) {
       const error = await refusal(github({ iss }))
-      expect(error).toMatchObject({ code: 'issuer_unknown', sqlstate: '28P01', detail: undefined, hint: undefined })
+      expect(error).toMatchObject({ code: 'issuer_unknown', sqlstate: '28P01', detail: undefined })
       expect(error.message).toBe("the token's issuer is not configured here")
+      // The same for all, and nothing of what is configured.
+      expect(error.hint).toMatch(
+        /^pgusher whoami --local prints the token's iss where the job runs: it must be, byte for byte,/,
+      )
+      expect(error.hint).not.toMatch(/https?:/)
     }
   })
 

@@ -7,6 +7,8 @@ import { type CiSystem, isTrue, setting, tokenSource } from './ci-system.ts'
 import { isOnPath, runCommand } from './run-command.ts'
 
 const VARIABLE = 'CIRCLE_OIDC_TOKEN_V2'
+const FORKS =
+  'A build of a fork gets a token only where the project passes secrets to builds from forked pull requests.'
 
 export const circleci: CiSystem = {
   name: 'CircleCI',
@@ -30,7 +32,7 @@ export const circleci: CiSystem = {
             args: ['run', 'oidc', 'get', '--claims', JSON.stringify({ aud: audience })],
             env,
             signal,
-            hint: 'A build of a fork gets a token only where the project passes secrets to builds from forked pull requests.',
+            hint: FORKS,
           }),
       })
     }
@@ -38,6 +40,7 @@ export const circleci: CiSystem = {
     if (token === undefined) {
       throw noToken(
         `CircleCI gives this job no token: the command circleci is not on the PATH, and ${VARIABLE} is not set, as in a build of a fork`,
+        FORKS,
       )
     }
     return tokenSource({

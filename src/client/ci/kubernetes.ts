@@ -44,7 +44,7 @@ export async function isProjected(file: string): Promise<boolean> {
 
 export function noMountedToken(): Error {
   return noToken(
-    `this pod has no token for pgusher: mount a projected volume at ${MOUNTED_TOKEN.replace(/\/token$/, '')} with "serviceAccountToken: { path: token, audience: AUDIENCE, expirationSeconds: 600 }"`,
+    `this pod has no token for pgusher: mount a projected volume at ${MOUNTED_TOKEN.replace(/\/token$/, '')} with "serviceAccountToken: { path: token, audience: AUDIENCE, expirationSeconds: 600 }", with the audience that pgusher expects, which GET /v1/audience at its address tells`,
     `Another path is named by ${OWN_FILE_VARIABLES[0]} or --token-file. The pod's default token is for the API server and is not taken.`,
   )
 }

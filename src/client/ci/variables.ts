@@ -40,7 +40,7 @@ const GITLAB: VariableSystem = {
   isHere: (env) => isTrue(env, 'GITLAB_CI'),
   variables: OWN_VARIABLES,
   missing:
-    'GitLab gives this job no token: add "id_tokens: { PGUSHER_ID_TOKEN: { aud: AUDIENCE } }" to the job, with the audience that pgusher expects',
+    'GitLab gives this job no token: add "id_tokens: { PGUSHER_ID_TOKEN: { aud: AUDIENCE } }" to the job, with the audience that pgusher expects, which GET /v1/audience at its address tells',
   hint: "A token in another variable is named by --token-env. CI_JOB_TOKEN is for GitLab's API and not such a token.",
 }
 
@@ -63,7 +63,7 @@ const BITBUCKET: VariableSystem = {
   isHere: anyOf('BITBUCKET_BUILD_NUMBER'),
   variables: ['BITBUCKET_STEP_OIDC_TOKEN'],
   missing:
-    'Bitbucket Pipelines gives this step no token: add "oidc: { audiences: [AUDIENCE] }" to the step, with the audience that pgusher expects',
+    'Bitbucket Pipelines gives this step no token: add "oidc: { audiences: [AUDIENCE] }" to the step, with the audience that pgusher expects, which GET /v1/audience at its address tells',
 }
 
 const SEMAPHORE: VariableSystem = {
@@ -93,7 +93,7 @@ const HCP_TERRAFORM: VariableSystem = {
   // A workspace can have several, with a tag of its own for each audience.
   variables: ['TFC_WORKLOAD_IDENTITY_TOKEN_PGUSHER', 'TFC_WORKLOAD_IDENTITY_TOKEN'],
   missing:
-    'HCP Terraform gives this run no token: set the workspace variable TFC_WORKLOAD_IDENTITY_AUDIENCE to the audience that pgusher expects',
+    'HCP Terraform gives this run no token: set the workspace variable TFC_WORKLOAD_IDENTITY_AUDIENCE to the audience that pgusher expects, which GET /v1/audience at its address tells',
 }
 
 const HARNESS: VariableSystem = {
