@@ -23,6 +23,8 @@ export interface Pump {
   drain(): void
   /** Calls `then` once the forwarded bytes end at the end of a message. At once, if they do. */
   atBoundary(then: () => void): void
+  /** As `atBoundary`, before anything behind that message is forwarded, and without waiting for a destination that takes no more. */
+  finish(then: () => void): void
   /** Holds the source back for a reason other than a full destination, until `release`. */
   hold(): void
   release(): void
@@ -46,6 +48,8 @@ export interface PumpHooks {
 }
 
 const NOTHING = Buffer.alloc(0)
+/** Of the message under way, beyond what a destination takes: with the two sockets' buffers this stays below what a session may cost. */
+const FINISH_BYTES = 1024 * 1024
 /** A callback costs a small write more than the memory that it would give back. */
 const WORTH_RELEASING = 4 * 1024
 /** What two ends of a connection keep: TCP's buffers grow as they are used, to 4 to 6 MiB on Linux, those of a Unix socket stay 208 KiB. */
@@ -60,6 +64,9 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
   let held = false
   let paced = false
   let whenAtBoundary: (() => void) | undefined
+  let whenFinished: (() => void) | undefined
+  /** Bytes that are read although the destination is full. */
+  let spare = 0
   /** TLS has encrypted what it was given by the time `write` returns, unless it is corked; a plain socket's write may go on with it later. */
   const copies = destination instanceof TLSSocket
   const writeNow = directWriter(destination)
@@ -94,6 +101,15 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
     if (block !== undefined) releaseChunk(block)
   }
 
+  function release(part: Buffer): void {
+    write(part)
+    if (whenFinished === undefined || !scanner.atBoundary) return
+    const then = whenFinished
+    whenFinished = undefined
+    spare = 0
+    then()
+  }
+
   /** A throw in a handler of events would end the process, and every session with it. */
   function onData(chunk: Buffer): void {
     if (mode === 'drain') return
@@ -108,7 +124,8 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
   function take(chunk: Buffer): void {
     if (mode === 'forward') pacing.passed(side, chunk.length)
     hooks.beforeChunk()
-    if (!scanner.scan(chunk, write)) {
+    if (whenFinished !== undefined) spare -= chunk.length
+    if (!scanner.scan(chunk, release, whenFinished !== undefined)) {
       mode = 'drain'
       hooks.onStop()
       return
@@ -119,11 +136,15 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
       then()
     }
     hooks.afterChunk()
-    if ((full && mode === 'forward') || held) source.pause()
+    if (waitsForRoom() || held) source.pause()
+  }
+
+  function waitsForRoom(): boolean {
+    return full && mode === 'forward' && spare <= 0
   }
 
   function goOn(): void {
-    if (!full && !held && !paced) source.resume()
+    if (!waitsForRoom() && !held && !paced) source.resume()
   }
 
   function onDrain(): void {
@@ -177,6 +198,12 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
     atBoundary(then) {
       if (scanner.atBoundary) then()
       else whenAtBoundary = then
+    },
+    finish(then) {
+      if (scanner.atBoundary) return then()
+      whenFinished = then
+      spare = FINISH_BYTES
+      source.resume()
     },
     hold() {
       held = true

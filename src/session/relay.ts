@@ -344,14 +344,17 @@ export function startRelay(options: RelayOptions): Relay {
     }
     end = { reason, error }
     fromClient.drain()
-    fromUpstream.atBoundary(tellClient)
+    let left = 0
+    fromUpstream.finish(tellClient)
     finishUpstream()
-    after(END_GRACE, destroyBoth)
+    // A client that takes what was sent to it, if slowly, is left to its last words, which have an end of their own.
+    after(END_GRACE, () => (client.writableLength < left ? cutUpstream() : destroyBoth()))
 
     function tellClient(): void {
       fromUpstream.discard()
       fromClient.detach()
       void lastWords(client, errorFrame(error))
+      left = client.writableLength
     }
   }
 

@@ -41,9 +41,10 @@ export interface FrameHandler {
 export interface FrameScanner {
   /**
    * Takes the next chunk and gives what may be released to `release`, as one view of the chunk unless something was dropped.
+   * @param apart what ends a message of an earlier chunk is released by itself, so that `release` finds `atBoundary` true
    * @returns false when stopped, by the handler or by a length that cannot be (then `violation` says why); later calls do nothing.
    */
-  scan(chunk: Buffer, release: (bytes: Buffer) => void): boolean
+  scan(chunk: Buffer, release: (bytes: Buffer) => void, apart?: boolean): boolean
   /**
    * True when the released bytes end at the end of a message. False for good once it was stopped in the middle of one: whatever
    * were written then would be read as the rest of it.
@@ -102,7 +103,7 @@ class Scanner implements FrameScanner {
     return this.#violation
   }
 
-  scan(input: Buffer, release: (bytes: Buffer) => void): boolean {
+  scan(input: Buffer, release: (bytes: Buffer) => void, apart = false): boolean {
     if (this.#stopped) return false
     const chunk = this.#held === undefined ? input : Buffer.concat([this.#held, input])
     this.#held = undefined
@@ -118,6 +119,9 @@ class Scanner implements FrameScanner {
       if (this.#dropping) {
         from = position
         if (this.#skip === 0 && this.#collecting === undefined) this.#handler.onDropped(this.#type)
+      } else if (apart && this.atBoundary) {
+        release(chunk.subarray(0, position))
+        from = position
       }
     }
     while (chunk.length - position >= HEADER) {

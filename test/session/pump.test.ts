@@ -15,7 +15,7 @@ class ByHand extends BulkPacing {
 
 const MESSAGE = Buffer.concat([Buffer.from('d\0\0\x40\x04', 'latin1'), Buffer.alloc(0x4000)])
 
-async function pumped() {
+async function pumped(maxLength = MESSAGE.length) {
   const [writer, source] = await pair()
   const [destination, far] = await pair()
   const handler = { onHeader: () => 0, onBody: () => true, onDropped() {} }
@@ -23,7 +23,7 @@ async function pumped() {
   const pump = createPump(
     source,
     destination,
-    createFrameScanner(handler, () => MESSAGE.length),
+    createFrameScanner(handler, () => maxLength),
     {
       pacing,
       ...{ beforeChunk() {}, afterChunk() {}, onStop() {}, onEnd() {} },
@@ -78,5 +78,56 @@ test('a pause of bulk does not end while the destination is full', async () => {
   expect(source.isPaused()).toBe(true)
   pacing.side?.resume()
   expect(source.isPaused()).toBe(false)
+  stop()
+})
+
+test('the end of a session is told behind the message under way, to a client that is behind as well', async () => {
+  const { writer, destination, far, pump, stop } = await pumped()
+  far.pause()
+  const half = MESSAGE.length / 2
+  // Each ends in the middle of a message.
+  writer.write(MESSAGE.subarray(0, half))
+  const shifted = Buffer.concat([MESSAGE.subarray(half), MESSAGE.subarray(0, half)])
+  while (!destination.writableNeedDrain) {
+    writer.write(shifted)
+    await turn()
+  }
+  const told = new Promise<void>((resolve) => {
+    pump.finish(() => {
+      destination.end('told')
+      pump.discard()
+      resolve()
+    })
+  })
+  writer.write(Buffer.concat(Array(20).fill(shifted)))
+  await told
+  const seen: Buffer[] = []
+  for await (const chunk of far) seen.push(chunk as Buffer)
+  const all = Buffer.concat(seen)
+  expect((all.length - 4) % MESSAGE.length).toBe(0)
+  expect(all.toString('latin1', all.length - 4)).toBe('told')
+  expect(all.subarray(-4 - MESSAGE.length, -4)).toEqual(MESSAGE)
+  expect(pump.bytes()).toBe(all.length - 4)
+  stop()
+})
+
+test('of a message without end a client that is behind gets no more than a megabyte', async () => {
+  const { writer, source, destination, far, pump, stop } = await pumped(2 ** 29)
+  far.pause()
+  writer.write(Buffer.from('d\x10\0\0\0', 'latin1'))
+  while (!destination.writableNeedDrain) {
+    writer.write(MESSAGE)
+    await turn()
+  }
+  const before = pump.bytes()
+  pump.finish(() => destination.destroy(new Error('there was no end')))
+  expect(source.isPaused()).toBe(false)
+  while (!source.isPaused()) {
+    writer.write(MESSAGE)
+    await turn()
+  }
+  expect(pump.bytes() - before).toBeGreaterThan(1024 * 1024 - 64 * 1024)
+  expect(pump.bytes() - before).toBeLessThan(1024 * 1024 + 64 * 1024)
+  expect(destination.destroyed).toBe(false)
   stop()
 })

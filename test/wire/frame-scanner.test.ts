@@ -221,3 +221,45 @@ test('a split header is held back until it is whole', () => {
     expect(Buffer.concat(released).equals(bytes)).toBe(true)
   }
 })
+
+test('apart: what ends a message of an earlier chunk is released by itself, at a boundary, and nothing else changes', () => {
+  const kept = fc.record({
+    type: fc.integer({ min: 12, max: 255 }),
+    body: fc.uint8Array({ maxLength: 60 }).map((bytes) => Buffer.from(bytes)),
+  })
+  fc.assert(
+    fc.property(
+      fc.array(kept, { maxLength: 12 }),
+      fc.array(fc.integer({ min: 1, max: 90 }), { minLength: 1 }),
+      (messages, cuts) => {
+        const stream = Buffer.concat(messages.map(frame))
+        const handler: FrameHandler = { onHeader: (type) => type % 7, onBody: () => true, onDropped() {} }
+        const scanner = createFrameScanner(handler, () => 1000)
+        const released: Buffer[] = []
+        const boundaries = new Set<number>()
+        let sent = 0
+        const chunkEnds: number[] = []
+        for (const chunk of slices(stream, cuts)) {
+          scanner.scan(
+            chunk,
+            (bytes) => {
+              released.push(Buffer.from(bytes))
+              sent += bytes.length
+              if (scanner.atBoundary) boundaries.add(sent)
+            },
+            true,
+          )
+          chunkEnds.push((chunkEnds.at(-1) ?? 0) + chunk.length)
+        }
+        expect(Buffer.concat(released)).toEqual(stream)
+        let at = 0
+        for (const { body } of messages) {
+          // A header is held back until it is whole.
+          const bodyFrom = at + 5
+          at += 5 + body.length
+          if (chunkEnds.some((end) => end >= bodyFrom && end < at)) expect(boundaries).toContain(at)
+        }
+      },
+    ),
+  )
+})
