@@ -1,5 +1,6 @@
 /** What `check --live` says of an entry that mints roles. */
 import type pg from 'pg'
+import { didYouMean } from '../config/suggest.ts'
 import type { Admin } from './admin-connection.ts'
 import { transportFindings } from './check-transport.ts'
 import { adminFailure, sqlstateOf } from './failure.ts'
@@ -7,7 +8,7 @@ import { inspectRole } from './group-role.ts'
 import type { Finding } from './minter.ts'
 import { isLoginName, ticketOfCarrier } from './naming.ts'
 import { parseComment } from './role-comment.ts'
-import { EQ, hasMembershipOptions } from './sql.ts'
+import { EQ, hasMembershipOptions, quoteIdentifier } from './sql.ts'
 import { parseCarrierComment } from './ticket-comment.ts'
 
 const OLDEST = 140_000
@@ -52,10 +53,28 @@ export function adminFindings(facts: AdminFacts, subject: string, user: string):
   return findings
 }
 
-async function roleFindings(client: pg.Client, subject: string, admin: string, role: string): Promise<Finding[]> {
+/** Group roles that a rule may have meant: not PostgreSQL's own, and none of pgusher's. */
+const GROUP_ROLES = `
+SELECT r.rolname::pg_catalog.text AS name FROM pg_catalog.pg_roles r
+WHERE NOT r.rolcanlogin AND NOT pg_catalog.starts_with(r.rolname::pg_catalog.text, 'pg_')
+  AND NOT pg_catalog.starts_with(r.rolname::pg_catalog.text, $1) ORDER BY 1`
+
+async function missingRole(client: pg.Client, { credentials }: Admin, at: string, role: string): Promise<Finding> {
+  const { rows } = await client.query<{ name: string }>(GROUP_ROLES, [credentials.prefix])
+  const names = rows.map(({ name }) => name)
+  const nearest = didYouMean(role, names)
+  const make = `CREATE ROLE ${quoteIdentifier(role)} NOLOGIN`
+  const other = `make it, ${make}, or name another role in the rules`
+  const reserved = 'name another role in the rules; names that begin with "pg_" are PostgreSQL\'s own'
+  const hint = nearest === undefined ? other : `did you mean "${nearest}"? Else make it: ${make}`
+  const message = `role "${role}" does not exist`
+  return { level: 'error', subject: at, message, hint: role.startsWith('pg_') ? reserved : hint }
+}
+
+async function roleFindings(client: pg.Client, admin: Admin, subject: string, role: string): Promise<Finding[]> {
   const at = `${subject}, role ${role}`
   const report = await inspectRole(client, role, { login: false })
-  if (report === undefined) return [{ level: 'error', subject: at, message: `role "${role}" does not exist` }]
+  if (report === undefined) return [await missingRole(client, admin, at, role)]
   const findings: Finding[] = report.dangers.map((danger) => ({
     level: 'error',
     subject: at,
@@ -63,15 +82,17 @@ async function roleFindings(client: pg.Client, subject: string, admin: string, r
   }))
   for (const caution of report.cautions)
     findings.push({ level: 'warning', subject: at, message: `role "${role}": ${caution}` })
-  if (!report.grantable) {
+  // Granting a dangerous role to the admin would hand it what jobs are not given: the rule or the role has to change first.
+  if (!report.grantable && report.dangers.length === 0) {
+    const { user } = admin.credentials.admin
     const options = hasMembershipOptions(report.serverVersion)
       ? 'WITH ADMIN TRUE, INHERIT FALSE, SET FALSE'
       : 'WITH ADMIN OPTION'
     findings.push({
       level: 'error',
       subject: at,
-      message: `admin "${admin}" may not grant role "${role}"`,
-      hint: `GRANT "${role}" TO "${admin}" ${options}`,
+      message: `admin "${user}" may not grant role "${role}"`,
+      hint: `GRANT ${quoteIdentifier(role)} TO ${quoteIdentifier(user)} ${options}`,
     })
   }
   return findings
@@ -118,7 +139,7 @@ export async function checkAdmin(admin: Admin, roles: readonly string[]): Promis
       const facts = (await client.query<AdminFacts>(FACTS)).rows[0]
       const findings = facts === undefined ? [] : adminFindings(facts, subject, credentials.admin.user)
       findings.push(...(await transportFindings(client, target.config, subject)))
-      for (const role of roles) findings.push(...(await roleFindings(client, subject, credentials.admin.user, role)))
+      for (const role of roles) findings.push(...(await roleFindings(client, admin, subject, role)))
       findings.push(...(await prefixFindings(client, subject, credentials.prefix)))
       findings.push(...(await hbaFindings(client, subject, credentials.prefix)))
       return findings

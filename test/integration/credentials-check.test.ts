@@ -63,6 +63,34 @@ describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ ve
     await superuser('DROP ROLE not_mine')
   })
 
+  test('no hint hands the admin a role that reaches the server; it says only why the role is not given', async () => {
+    const findings = await minter.check(['pg_write_server_files', 'postgres'])
+    const errors = findings.filter(({ level }) => level === 'error')
+    expect(errors.map(({ message }) => message)).toEqual([
+      expect.stringMatching(/^role "pg_write_server_files" is not given to jobs: .* the server's operating system$/),
+      'role "postgres" is not given to jobs: it can log in by itself',
+      expect.stringMatching(/^role "postgres" is not given to jobs: it has SUPERUSER/),
+    ])
+    expect(findings.filter(({ hint }) => hint?.includes('GRANT'))).toEqual([])
+  })
+
+  test('a role that does not exist: make it, or write the name of the nearest group role', async () => {
+    await superuser('CREATE ROLE shop_readr_login LOGIN; CREATE ROLE pgu_reade NOLOGIN')
+    const hintFor = async (role: string) =>
+      (await minter.check([role])).find(({ message }) => message === `role "${role}" does not exist`)?.hint
+    const make = (role: string) => `make it, CREATE ROLE "${role}" NOLOGIN, or name another role in the rules`
+    expect(await hintFor('shop_readr')).toBe(
+      'did you mean "shop_reader"? Else make it: CREATE ROLE "shop_readr" NOLOGIN',
+    )
+    // Neither logins nor what begins with the prefix are for rules, and nobody can make a role whose name begins with pg_.
+    expect(await hintFor('shop_readr_logim')).toBe(make('shop_readr_logim'))
+    expect(await hintFor('pgu_reader')).toBe(make('pgu_reader'))
+    expect(await hintFor('pg_monitr')).toBe(
+      `name another role in the rules; names that begin with "pg_" are PostgreSQL's own`,
+    )
+    await superuser('DROP ROLE shop_readr_login, pgu_reade')
+  })
+
   test('invariant 31: up to PostgreSQL 15 CREATEROLE gives itself the server, and the check says so; from 16 on it cannot', async () => {
     const { user, password } = shop.admin
     const grantItself = query(
