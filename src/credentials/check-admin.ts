@@ -2,8 +2,9 @@
 import type pg from 'pg'
 import { didYouMean } from '../config/suggest.ts'
 import type { Admin } from './admin-connection.ts'
+import { hbaFindings } from './check-hba.ts'
 import { transportFindings } from './check-transport.ts'
-import { adminFailure, sqlstateOf } from './failure.ts'
+import { adminFailure } from './failure.ts'
 import { inspectRole } from './group-role.ts'
 import type { Finding } from './minter.ts'
 import { isLoginName, ticketOfCarrier } from './naming.ts'
@@ -114,22 +115,6 @@ async function prefixFindings(client: pg.Client, subject: string, prefix: string
   }))
 }
 
-/** A job can change its own login's password; what it is then good for is up to pg_hba.conf. */
-async function hbaFindings(client: pg.Client, subject: string, prefix: string): Promise<Finding[]> {
-  const advice = `admit roles that begin with "${prefix}" only from pgusher's addresses, and reject them from all others`
-  try {
-    const sql = `SELECT coalesce(pg_catalog.bool_or(u LIKE $1), false) AS named
-      FROM pg_catalog.pg_hba_file_rules h, pg_catalog.unnest(h.user_name) AS u`
-    const { rows } = await client.query<{ named: boolean }>(sql, [`%${prefix.replace(/[\\%_]/g, '\\$&')}%`])
-    if (rows[0]?.named === true) return []
-    return [{ level: 'warning', subject, message: `no line of pg_hba.conf names the roles "${prefix}…"`, hint: advice }]
-  } catch (error) {
-    if (sqlstateOf(error) !== '42501') throw error
-    const message = "pg_hba.conf could not be read (pg_hba_file_rules is the superuser's)"
-    return [{ level: 'warning', subject, message, hint: advice }]
-  }
-}
-
 /** Never throws: what cannot be looked at is a finding. */
 export async function checkAdmin(admin: Admin, roles: readonly string[]): Promise<Finding[]> {
   const { target, credentials } = admin
@@ -141,7 +126,8 @@ export async function checkAdmin(admin: Admin, roles: readonly string[]): Promis
       findings.push(...(await transportFindings(client, target.config, subject)))
       for (const role of roles) findings.push(...(await roleFindings(client, admin, subject, role)))
       findings.push(...(await prefixFindings(client, subject, credentials.prefix)))
-      findings.push(...(await hbaFindings(client, subject, credentials.prefix)))
+      const minted = { subject, prefix: credentials.prefix, roles }
+      if (facts !== undefined) findings.push(...(await hbaFindings(client, facts.version, minted)))
       return findings
     })
   } catch (error) {

@@ -1,3 +1,5 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { adminFindings } from '../../src/credentials/check-admin.ts'
 import type { Finding, Minter } from '../../src/credentials/minter.ts'
@@ -23,8 +25,8 @@ describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ ve
   const told = (findings: Finding[]) => findings.map(({ level, message }) => `${level}: ${message}`)
 
   test('a well prepared server has no errors; what cannot be known is a warning', async () => {
-    const findings = told(await minter.check(['shop_migrator', 'shop_reader']))
-    expect(findings).toEqual([
+    const findings = await minter.check(['shop_migrator', 'shop_reader'])
+    expect(told(findings)).toEqual([
       ...(version < 16
         ? [
             expect.stringMatching(
@@ -34,6 +36,9 @@ describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ ve
         : []),
       `warning: pg_hba.conf could not be read (pg_hba_file_rules is the superuser's)`,
     ])
+    const admitted =
+      version < 16 ? 'admit +shop_migrator and +shop_reader only' : 'admit roles that begin with "pgu_" only'
+    expect(findings.at(-1)?.hint).toContain(admitted)
   })
 
   test('everything that is wrong is told at once, with what to do', async () => {
@@ -107,17 +112,41 @@ describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ ve
     expect(warned).toBe(version < 16)
   })
 
-  test('invariant 43: lines of pg_hba.conf for the prefix are looked for where they may be read', async () => {
-    await superuser(
-      'GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO pgusher_admin; GRANT SELECT ON pg_hba_file_rules TO pgusher_admin',
-    )
-    const other = minterOf(server, shop)
-    const inShop = (sql: string) => query(server.superuserUrl.replace(/postgres$/, 'shop'), sql)
-    await inShop(
-      'GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO pgusher_admin; GRANT SELECT ON pg_hba_file_rules TO pgusher_admin',
-    )
-    expect(told(await other.check([]))).toContain('warning: no line of pg_hba.conf names the roles "pgu_…"')
-    await other.close()
+  test('invariant 43: lines of pg_hba.conf for the prefix, or before PostgreSQL 16 for members of each granted role, are looked for where they may be read', async () => {
+    const readable =
+      'GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO pgusher_admin; GRANT SELECT ON pg_hba_file_rules TO pgusher_admin'
+    await query(urlFor(server.superuserUrl, { database: 'shop' }), readable)
+    await superuser(`CREATE ROLE jobs; GRANT jobs TO shop_reader; CREATE ROLE "Sales Reader";
+      GRANT "Sales Reader" TO pgusher_admin ${version >= 16 ? 'WITH ADMIN TRUE, INHERIT FALSE, SET FALSE' : 'WITH ADMIN OPTION'}`)
+    // The view reads the file as it is now, loaded or not.
+    const file = join(server.dataDir, 'pg_hba.conf')
+    const ours = await readFile(file, 'utf8')
+    const findings = async (users: string[], roles = ['shop_migrator', 'shop_reader']) => {
+      const lines = users.map((user) => `hostssl all ${user} 10.0.0.7/32 scram-sha-256\nhost all ${user} all reject\n`)
+      await writeFile(file, lines.join('') + ours)
+      return (await minter.check(roles)).filter(({ message }) => message.includes('pg_hba.conf'))
+    }
+    if (version >= 16) {
+      const hint = `admit roles that begin with "pgu_" only from pgusher's addresses, and reject them from all others`
+      const message = 'no line of pg_hba.conf names the roles "pgu_…"'
+      expect(await findings([])).toEqual([{ level: 'warning', subject: 'database shop-prod', message, hint }])
+      expect(await findings(['/^pgu_'])).toEqual([])
+      return
+    }
+    const unnamed = (role: string, word = `+${role}`): Finding => ({
+      level: 'warning',
+      subject: `database shop-prod, role ${role}`,
+      message: `no line of pg_hba.conf names the members of role "${role}"`,
+      hint: `admit ${word} only from pgusher's addresses, and reject it from all others: before PostgreSQL 16 minted logins are named by the role that they are members of`,
+    })
+    // An expression is the name of one role here, and a role's name does not stand for its members.
+    expect(await findings(['/^pgu_', 'shop_reader'])).toEqual([unnamed('shop_migrator'), unnamed('shop_reader')])
+    expect(await findings(['+shop_migrator'])).toEqual([unnamed('shop_reader')])
+    expect(await findings(['+shop_migrator', '+shop_reader'])).toEqual([])
+    expect(await findings(['+jobs'])).toEqual([unnamed('shop_migrator')])
+    expect(await findings([], ['Sales Reader'])).toEqual([unnamed('Sales Reader', '+"Sales Reader"')])
+    expect(await findings(['+"Sales Reader"'], ['Sales Reader'])).toEqual([])
+    expect(await findings([], [])).toEqual([])
   })
 
   test('a superuser as admin, and one that cannot log in', async () => {
