@@ -1,7 +1,7 @@
 /** Which audience a token for this pgusher is asked for. */
 import { quote, quoteList } from '../config/quote.ts'
 import { AccessError } from '../errors.ts'
-import { isForeignAudience } from './foreign-audience.ts'
+import { isForeignAudience } from '../identity/foreign-audience.ts'
 import { ApiUnavailable, type ServerApi } from './server-api.ts'
 import type { TokenSource } from './token-source.ts'
 

@@ -3,6 +3,7 @@ import { quote, quoteList } from '../config/quote.ts'
 import { isLoopback } from '../config/scalars.ts'
 import type { IssuerConfig } from '../config/schema.ts'
 import { suggestion } from '../config/suggest.ts'
+import { isForeignAudience } from '../identity/foreign-audience.ts'
 import type { Preset } from '../identity/preset.ts'
 import { refusedEvents } from '../identity/preset-rules.ts'
 import { PRESETS } from '../identity/presets/index.ts'
@@ -107,11 +108,16 @@ function checkAudience(
     checkFixedAudience(report, [...at, 'audience'], issuer, preset.fixedAudience(url ?? ''))
     return
   }
+  const own = 'choose a URL of your own, such as https://pgusher.example.com, and let jobs ask for that'
   const byUrl = url !== undefined && preset.isDefaultAudience?.(issuer.audience, url) === true
   if (byUrl || preset.refusedAudiences.some((pattern) => pattern.test(issuer.audience))) {
-    const hint =
-      'other services accept tokens for it too; choose a URL of your own, such as https://pgusher.example.com, and let jobs ask for that'
-    report.error([...at, 'audience'], `${quote(issuer.audience)} is the default audience of ${issuer.preset}`, hint)
+    const message = `${quote(issuer.audience)} is the default audience of ${issuer.preset}`
+    report.error([...at, 'audience'], message, `other services accept tokens for it too; ${own}`)
+  } else if (isForeignAudience(issuer.audience, issuer.preset)) {
+    // Whether jobs can choose is known of presets only; an issuer that gives no other must stay possible.
+    const say = issuer.preset === 'generic' ? report.warning : report.error
+    const message = `${quote(issuer.audience)} is the audience of another service`
+    say([...at, 'audience'], message, `a token that a job shows there would be good here; ${own}`)
   }
 }
 

@@ -160,6 +160,9 @@ describe('a token', () => {
 const FIXED =
   /^warning: a job of [\w-]+ cannot choose its token's audience: every service that a job shows its token to/
 
+const OF_ANOTHER_SERVICE =
+  /^error: ".+" is the audience of another service \| a token that a job shows there would be good here; choose a URL of your own, such as/
+
 describe('a configuration', () => {
   test.each(SAMPLES.map((sample) => [sample.issuer.preset, sample.edition ?? '', sample] as const))(
     'of %s %s is told what no check can rule out, and nothing else',
@@ -231,6 +234,12 @@ describe('a configuration', () => {
       { audience: 'https://k8s.acme.example', url: 'https://k8s.acme.example' },
       /default audience/,
     ],
+    ["AWS' audience", 'github-actions', { audience: 'sts.amazonaws.com' }, OF_ANOTHER_SERVICE],
+    ["AWS' audience", 'gitlab', { audience: 'sts.amazonaws.com' }, OF_ANOTHER_SERVICE],
+    ["Azure's audience", 'gitlab', { audience: 'api://AzureADTokenExchange' }, OF_ANOTHER_SERVICE],
+    ["Sigstore's audience", 'github-actions', { audience: 'sigstore' }, OF_ANOTHER_SERVICE],
+    ["Vault's audience", 'kubernetes', { audience: 'vault' }, OF_ANOTHER_SERVICE],
+    ["another provider's audience", 'buildkite', { audience: 'https://gitlab.com' }, OF_ANOTHER_SERVICE],
     [
       'no URL',
       'azure-devops',
@@ -246,6 +255,14 @@ describe('a configuration', () => {
       one.startsWith('error'),
     )
     expect(errors).toEqual([expect.stringMatching(expected)])
+  })
+
+  test("of a generic issuer with another service's audience is warned of: perhaps its jobs can choose no other", async () => {
+    const sample = sampleOf('generic')
+    const warnings = await told({ ...sample, issuer: { ...sample.issuer, audience: 'sts.amazonaws.com' } })
+    expect(warnings).toEqual([
+      expect.stringMatching(/^warning: "sts\.amazonaws\.com" is the audience of another service \| .* choose a URL/),
+    ])
   })
 
   test.each([

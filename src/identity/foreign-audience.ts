@@ -1,10 +1,11 @@
 /**
- * Audiences of other services. The server tells which audience a token for it is asked for, and is then shown that token: one
- * in a stranger's hands could name a cloud's, and act there as the job. So these are asked for by the job's own word only.
- * A list cannot be complete: what the job connects to is what it trusts, and its certificate is verified before anything is asked.
+ * Audiences of other services. A token for one is shown to that service, and would be good at pgusher too if pgusher took it; and a server
+ * in a stranger's hands that names one as its own would get a token with which it can act there as the job. So none is configured, and the
+ * client asks for one by the job's own word only. A list cannot be complete: what the job connects to is what it trusts, and its certificate
+ * is verified before anything is asked.
  */
 import type { PresetName } from '../config/schema.ts'
-import { PRESETS } from '../identity/presets/index.ts'
+import { PRESETS } from './presets/index.ts'
 
 /** What cloud, package and signing services document as the audience that they accept. */
 const OTHERS: readonly RegExp[] = [
@@ -18,6 +19,7 @@ const OTHERS: readonly RegExp[] = [
   /^https:\/\/(github|gitlab|buildkite|bitbucket)\.(com|org)(\/|$)/i,
 ]
 
+/** True for the provider's own default audiences too, as far as they do not follow from the issuer's URL. */
 export function isForeignAudience(audience: string, preset: PresetName): boolean {
   return [...OTHERS, ...PRESETS[preset].refusedAudiences].some((pattern) => pattern.test(audience))
 }
