@@ -16,8 +16,11 @@ const NODE_OPTIONS = ['--max-semi-space-size=16']
 /** Above what any part holds at once: all load comes from one address, and a part's jobs may be one. */
 const MANY = 2_000
 
-/** With connections to PostgreSQL that are used again by the same job, as set up for jobs of many short steps. */
-export const pgusher = (stage: Stage): Promise<Contestant> => startPgusher(stage, { warm: {} })
+/**
+ * With connections to PostgreSQL that are used again by the same job, as set up for jobs of many short steps. They live as long as the job's
+ * role lingers by default: roles of jobs that are over would be on the server for longer otherwise, in the figures of what comes next.
+ */
+export const pgusher = (stage: Stage): Promise<Contestant> => startPgusher(stage, { warm: { life: '2s' } })
 
 /** As by default: each session has a connection of its own to PostgreSQL. */
 export const pgusherCold = (stage: Stage): Promise<Contestant> => startPgusher(stage, {})

@@ -15,6 +15,12 @@ export const duration = z
     return Math.round(Number(number) * (DURATION_UNITS[unit ?? ''] ?? 1))
   })
 
+/** As the file would say it, in the largest unit without a fraction: `30s`, `90m`. @param milliseconds whole, and not negative */
+export function durationText(milliseconds: number): string {
+  const [unit, length] = Object.entries(DURATION_UNITS).findLast(([, one]) => milliseconds % one === 0) ?? ['ms', 1]
+  return milliseconds === 0 ? '0s' : `${milliseconds / length}${unit}`
+}
+
 /** The largest delay that a timer of Node takes is 2^31 - 1 ms, 24.8 days; a longer one would fire at once. */
 const MAX_TIMER = 2 ** 31 - 1
 

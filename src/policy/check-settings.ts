@@ -1,5 +1,5 @@
 /** Load-time refusals about the listener, the audit and the databases. */
-import { isLoopback } from '../config/scalars.ts'
+import { durationText, isLoopback } from '../config/scalars.ts'
 import type { DatabaseConfig } from '../config/schema.ts'
 import type { Report } from './report.ts'
 
@@ -53,6 +53,7 @@ function checkDatabase(report: Report, name: string, database: DatabaseConfig): 
       'use tls.mode: verify-full',
     )
   }
+  checkWarm(report, [...at, 'warm', 'life'], database)
   if (credentials.kind !== 'ephemeral-role') return
   const { cert, key, user } = credentials.admin
   if ((cert === undefined) !== (key === undefined)) {
@@ -71,4 +72,17 @@ function checkDatabase(report: Report, name: string, database: DatabaseConfig): 
       hint,
     )
   }
+}
+
+/** A warm connection is logged in by the job's credential, and ends with it. While another session of the job is there, it does live on. */
+function checkWarm(report: Report, at: string[], { credentials: { linger }, warm }: DatabaseConfig): void {
+  if (warm === undefined || linger >= warm.life) return
+  const goes = linger === 0 ? 'with' : `${durationText(linger)} after`
+  const life = durationText(warm.life)
+  const shorter = linger === 0 ? '' : `, or warm.life to ${durationText(linger)}`
+  report.warning(
+    at,
+    `the job's credential goes ${goes} its last session, and warm connections with it, before their life of ${life} is over`,
+    `set credentials.linger to ${life}${shorter}`,
+  )
 }

@@ -1,6 +1,7 @@
 /** `allow.statements`: what a job may send is refused by its class, where it stands, and PostgreSQL never sees it. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { RULES, type RuleInput, type Stage, startStage } from '../support/pgusher.ts'
+import type { DatabaseInput } from '../support/pgusher-config.ts'
 import {
   bind,
   describe as describeMessage,
@@ -32,6 +33,11 @@ const LIMITED: RuleInput[] = [
   limited('no-schema', 2, ['READ', 'WRITE']),
   limited('migrate', 1, ['READ', 'WRITE', 'DDL']),
 ]
+const withWarm = (entry: DatabaseInput): DatabaseInput => ({
+  ...entry,
+  credentials: { ...entry.credentials, linger: '30s' },
+  warm: {},
+})
 type Shape = 'github' | 'buildkite' | 'gitlab'
 
 let stage: Stage
@@ -40,7 +46,7 @@ beforeAll(async () => {
     rules: LIMITED,
     config: (config) => ({
       ...config,
-      databases: { ...config.databases, warm: { ...config.databases['shop-prod']!, warm: {} } },
+      databases: { ...config.databases, warm: withWarm(config.databases['shop-prod']!) },
     }),
   })
   await stage.admin(

@@ -9,6 +9,7 @@ const GIVE = 'allow: { database: shop, role: reader }'
 const rules = (...entries: string[]) =>
   `rules:\n${entries.map((entry, index) => `  - name: r${index}\n    issuer: github\n${entry.replace(/^/gm, '    ')}\n`).join('')}`
 const rule = (match: string, allow = GIVE) => HEAD + rules(`${match}\n${allow}`)
+const ADMIN = 'credentials: { kind: ephemeral-role, admin: { user: pgusher_admin, password: secret } }'
 const GITHUB = '  github: { preset: github-actions, audience: https://pgusher.acme.example }\n'
 
 /** `error message | hint` for each, in order. */
@@ -209,6 +210,34 @@ test.each([
 ])('%s is a warning, and the policy loads', async (_name, text, message) => {
   expect(await told(text)).toEqual([expect.stringMatching(/^warning/)])
   expect((await told(text))[0]).toMatch(message)
+})
+
+test('warm connections that go with their credential before their life is over are warned of, with what to set', async () => {
+  const given = (entry: string, credentials = ADMIN) =>
+    diagnosticsOf(rule(OWN).replace(ADMIN, `${credentials}${entry}`))
+  const [byDefault, ...more] = await given('\n    warm: {}')
+  expect(more).toEqual([])
+  expect(byDefault).toMatchObject({
+    ...{ level: 'warning', line: 13, sourceLine: '    warm: {}' },
+    message:
+      "the job's credential goes 2s after its last session, and warm connections with it, before their life of 30s is over",
+    hint: 'set credentials.linger to 30s, or warm.life to 2s',
+  })
+  const lingering = (linger: string) => ADMIN.replace(/ }$/, `, linger: ${linger} }`)
+  const [atOnce] = await given('\n    warm: { life: 1.5h }', lingering('0s'))
+  expect(atOnce).toMatchObject({
+    ...{ column: 19, length: 4 },
+    message:
+      "the job's credential goes with its last session, and warm connections with it, before their life of 90m is over",
+    hint: 'set credentials.linger to 90m',
+  })
+  const certificate = 'credentials: { kind: client-certificate, ca: { cert: /dev/null, key: /dev/null } }'
+  expect(await given('\n    warm: { life: 10s }', certificate)).toMatchObject([
+    { hint: 'set credentials.linger to 10s' },
+  ])
+  expect(await given('\n    warm: {}', lingering('30s'))).toEqual([])
+  expect(await given('\n    warm: { life: 2s }')).toEqual([])
+  expect(await given('', lingering('0s'))).toEqual([])
 })
 
 test('a rule that expires later, http on loopback, and an accepted event say nothing', async () => {
