@@ -8,6 +8,7 @@ export const EXIT = {
   usage: 2,
   /** An error in pgusher itself. */
   internal: 3,
-  /** Of `exec`, which ends as the command that it runs does: that was not run. */
-  notRun: 125,
 } as const
+
+/** Of `exec`, which ends as the command that it runs does: that was not run. */
+export const NOT_RUN = 125

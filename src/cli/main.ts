@@ -3,7 +3,7 @@
  * The `pgusher` command. Nothing else is imported before it is known that this Node will do: an older one would say which export it
  * lacks, and not why.
  */
-import { EXIT } from './exit-codes.ts'
+import { EXIT, NOT_RUN } from './exit-codes.ts'
 
 const NODE = 24
 
@@ -16,5 +16,5 @@ if (Number.parseInt(process.versions.node, 10) >= NODE) {
   process.stderr.write(
     `pgusher: this is Node ${process.versions.node}, and pgusher needs ${NODE} or later: put a newer one first on the PATH\n`,
   )
-  process.exitCode = process.argv[2] === 'exec' ? EXIT.notRun : EXIT.usage
+  process.exitCode = process.argv[2] === 'exec' ? NOT_RUN : EXIT.usage
 }
