@@ -5,6 +5,7 @@ import { Command } from 'commander'
 import { describe, expect, test } from 'vitest'
 import { parse, parseAllDocuments, stringify } from 'yaml'
 import { execCommand } from '../src/cli/exec.ts'
+import { MOUNTED_TOKEN } from '../src/client/ci/kubernetes.ts'
 import { formatDiagnostics } from '../src/config/diagnostics.ts'
 import { type IssuerConfig, PRESET_NAMES } from '../src/config/schema.ts'
 import { AccessError } from '../src/errors.ts'
@@ -161,6 +162,16 @@ describe('jobs', () => {
         })
       }
     }
+  })
+
+  test('a pod mounts its token where pgusher exec looks for it, and psql reads it there', () => {
+    const [{ spec }] = parseAllDocuments(byName.find(([name]) => name === 'kubernetes')?.[1].job[0]?.body ?? '').map(
+      (document) => document.toJS(),
+    )
+    const { containers, volumes } = spec.template.spec
+    const { path } = volumes[0].projected.sources[0].serviceAccountToken
+    expect(`${containers[0].volumeMounts[0].mountPath}/${path}`).toBe(MOUNTED_TOKEN)
+    expect(containers[0].args[0]).toContain(`$(cat ${MOUNTED_TOKEN})`)
   })
 
   test('no other shell stands on a page', () => {
