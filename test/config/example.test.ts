@@ -25,6 +25,48 @@ test('the example shows every key that there is', async () => {
   expect(missing).toEqual([])
 })
 
+/** What the program takes without a key, by its path, where that is no list or mapping. Names of entries are `*`; alternatives may have a default each. */
+function defaultsOf(schema: JsonSchema, path = ''): [string, unknown][] {
+  const below = (name: string) => (path === '' ? name : `${path}.${name}`)
+  const alternatives = [...(schema.anyOf ?? []), ...(schema.oneOf ?? [])].flatMap((one) => defaultsOf(one, path))
+  const entries =
+    typeof schema.additionalProperties === 'object' ? defaultsOf(schema.additionalProperties, below('*')) : []
+  const items = schema.items === undefined ? [] : defaultsOf(schema.items, path)
+  const own: [string, unknown][] = ['string', 'number', 'boolean'].includes(typeof schema['default'])
+    ? [[path, schema['default']]]
+    : []
+  const properties = Object.entries(schema.properties ?? {}).flatMap(([key, one]) => defaultsOf(one, below(key)))
+  return [...own, ...properties, ...alternatives, ...entries, ...items]
+}
+
+/** Each `key: value` of a block, also of those that are commented out, with its path; and what stands behind it. */
+function settingsOf(text: string): { path: string; value: string; commented: boolean; remark: string }[] {
+  const parents: { indent: number; key: string }[] = []
+  return text.split('\n').flatMap((line) => {
+    const [, spaces = '', mark = '', inner = '', dash = '', key, value = '', remark = ''] =
+      /^( *)(# )?( *)(- )?([\w-]+):(?: ([^#\s][^#]*?))?(?: +# (.*))?$/.exec(line) ?? []
+    if (key === undefined) return []
+    const indent = spaces.length + inner.length + dash.length
+    while (indent <= (parents.at(-1)?.indent ?? -1)) parents.pop()
+    parents.push({ indent, key })
+    const keys = parents.map((parent, depth) =>
+      depth === 1 && /^(issuers|databases)$/.test(parents[0]?.key ?? '') ? '*' : parent.key,
+    )
+    return value === '' ? [] : [{ path: keys.join('.'), value, commented: mark !== '', remark }]
+  })
+}
+
+test('what the example says that pgusher takes without a line is what it takes', async () => {
+  const defaults = Map.groupBy(defaultsOf(configJsonSchema()), ([path]) => path)
+  const told = settingsOf(await readFile(EXAMPLE, 'utf8')).flatMap(({ path, value, commented, remark }) => {
+    const [without = commented ? value : undefined] = remark.match(/\S+(?= without it)/) ?? []
+    const known = defaults.get(path)?.map(([, one]) => String(one))
+    return known === undefined || without === undefined ? [] : [{ path, without: without.replaceAll('"', ''), known }]
+  })
+  expect(told.length).toBeGreaterThan(30)
+  expect(told.filter(({ without, known }) => !known.includes(without))).toEqual([])
+})
+
 test('config/pgusher.schema.json is what `pgusher schema` prints; run `npm run schema` after a change', async () => {
   expect(await readFile(SCHEMA, 'utf8')).toBe(`${JSON.stringify(configJsonSchema(), null, 2)}\n`)
 })
