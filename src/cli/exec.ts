@@ -19,7 +19,8 @@ export function execCommand(): Command {
       'after',
       `
 The command finds DATABASE_URL, PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD, PGPASSFILE, PGSSLMODE, JDBC_DATABASE_URL,
-FLYWAY_URL, FLYWAY_USER and FLYWAY_PASSWORD. The password in them is made for this one run and good on its local port only.
+JDBC_DATABASE_USERNAME, JDBC_DATABASE_PASSWORD, FLYWAY_URL, FLYWAY_USER and FLYWAY_PASSWORD. The password in them is made for
+this one run and good on its local port only.
 
 Exit codes:
   that of the command, 128 + n where signal n ended it

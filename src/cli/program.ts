@@ -29,7 +29,7 @@ Exit codes:
   3  an error in pgusher itself
 
 Examples:
-  $ pgusher demo                                       see it work, with a PostgreSQL and an issuer of its own
+  $ pgusher demo                                       in a checkout: see it work, with a PostgreSQL and an issuer of its own
   $ pgusher check --config pgusher.yaml                every problem of a configuration at once
   $ pgusher explain --config pgusher.yaml --token-file token.jwt --database shop-prod --user shop_migrator
   $ pgusher why D-7Q2MK4 --config /etc/pgusher/pgusher.yaml
