@@ -11,6 +11,7 @@ import { createMinter } from '../src/credentials/create.ts'
 import { DENIAL_SQLSTATE } from '../src/errors.ts'
 import { loadPolicy } from '../src/policy/load.ts'
 import { createMetrics } from '../src/telemetry/metrics.ts'
+import { runHere } from './cli/run-here.ts'
 import { writeConfig } from './config/write-config.ts'
 import { createCa } from './support/certificates.ts'
 import { type PostgresServer, postgresVersions, query } from './support/postgres.ts'
@@ -74,7 +75,13 @@ describe('errors.md', () => {
     expect(quoted.filter((text) => !windows(text).some((pair) => source.includes(pair)))).toEqual([])
   })
 
-  test('lists the exit codes', () => {
+  test('lists the exit codes, of each command', async () => {
+    const { stdout } = await runHere(['--help'])
+    const commands = [...(/^Commands:\n([\s\S]*?)\n\n/m.exec(stdout)?.[1] ?? '').matchAll(/^ {2}(?!help )(\w+) /gm)]
+    const rows = [...(sections.get('Exit codes of the commands') ?? '').matchAll(/^\| (`.*?) \|/gm)]
+    expect(rows.flatMap(([, names = '']) => names.replaceAll('`', '').split(', ')).sort()).toEqual(
+      commands.map(([, name]) => name).sort(),
+    )
     const header = /^\| command \|(.*)\|$/m.exec(sections.get('Exit codes of the commands') ?? '')?.[1]
     expect(header?.split('|').map(Number)).toEqual(Object.values(EXIT))
   })

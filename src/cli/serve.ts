@@ -24,7 +24,7 @@ Exit codes:
 Examples:
   $ pgusher serve --config /etc/pgusher/pgusher.yaml
   $ pgusher serve --config /etc/pgusher/pgusher.yaml --workers 4
-  $ kill -HUP "$(pgrep -of 'pgusher serve')"           with the systemd unit: systemctl reload pgusher`,
+  $ kill -HUP "$(pgrep -of 'bin/pgusher serve')"       with the systemd unit: systemctl reload pgusher`,
     )
     .action(async ({ config, workers: count }: { config: string; workers: number }) => {
       const carrier = count > 1 ? { carrier: workers(count) } : {}
