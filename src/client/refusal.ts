@@ -54,17 +54,20 @@ interface ClaimRow {
 const WANTED = /^claim (\S+): (wanted|refused) (.+), got (.+)$/
 /** `claim ref: "refs/heads/fix-1"`: the token's own, which are shown from the token. */
 const OWN = /^(?:claim \S+: .*|this job's token has:)$/
+/** What follows may be in the table, and MESSAGE names the rule. */
+const HEADING = /^rule ".*":$/
 
 function readDetail(refusal: Refusal, identity: OwnIdentity | undefined): { rows: ClaimRow[]; others: string[] } {
   const rows: ClaimRow[] = []
-  const others: string[] = []
+  const lines: string[] = []
   for (const line of (refusal.detail ?? '').split('\n')) {
     const [, claim, verb, wanted = '', got = ''] = WANTED.exec(line) ?? []
     if (claim !== undefined) {
       const own = identity?.claims.get(claim) ?? printable(got)
       rows.push({ claim: printable(claim), own, wanted: printable(verb === 'refused' ? `not ${wanted}` : wanted) })
-    } else if (line !== '' && !(identity !== undefined && OWN.test(line))) others.push(line)
+    } else if (line !== '' && !(identity !== undefined && OWN.test(line))) lines.push(line)
   }
+  const others = lines.filter((line, at) => !HEADING.test(line) || !HEADING.test(lines[at + 1] ?? line))
   // An unknown database or a full pgusher has nothing to do with who the job is.
   if (rows.length === 0 && !/^(?:28|42501)/.test(refusal.sqlstate)) return { rows, others }
   const asked = new Set(rows.map(({ claim }) => claim))

@@ -33,10 +33,9 @@ const context = (claims: Record<string, unknown>) => ({
 test('what was wanted stands beside the token’s own claims, first of all', () => {
   const text = refusalText(refusal, context(githubClaims({ ref: 'refs/heads/fix-1', environment: undefined })))
   const lines = text.split('\n')
-  expect(lines.slice(0, 7)).toEqual([
+  expect(lines.slice(0, 6)).toEqual([
     'pgusher: refused: role shop_migrator on database shop-prod (SQLSTATE 42501)',
     `  ${refusal.message}`,
-    '  rule "migrate-production":',
     '  hint: Production migrations run only from main. Contact: #db-help.',
     expect.stringMatching(/^ {2}claim +this job's token +wanted$/),
     expect.stringMatching(/^ {2}ref +refs\/heads\/fix-1 +"refs\/heads\/main"$/),
@@ -44,6 +43,12 @@ test('what was wanted stands beside the token’s own claims, first of all', () 
   ])
   expect(lines).toContainEqual(expect.stringMatching(/^ {2}repository_id +784500001$/))
   expect(text.match(/^ {2}ref /gm)).toHaveLength(1)
+})
+
+test('a rule stands above what the table does not have of it', () => {
+  const detail = 'rule "a":\nclaim ref: wanted "x", got "y"\nrule "b":\nexpired on 2026-01-01\nrule "c":'
+  const lines = refusalText({ ...refusal, detail }, context(githubClaims({ ref: 'y' }))).split('\n')
+  expect(lines.slice(2, 5)).toEqual(['  rule "b":', '  expired on 2026-01-01', expect.stringMatching(/^ {2}hint: /)])
 })
 
 test('without a token that can be read there are the server’s words', () => {
