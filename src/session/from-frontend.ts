@@ -82,11 +82,14 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
       violation(`${describeType(type)} with ${length} bytes too many`)
       return STOP
     }
-    if (tracker.needsSync && mayRun(type)) {
-      violation(`${describeType(type)} behind a COPY that failed, without a Sync between them`)
-      return STOP
-    }
-    return onAllowed(type, length)
+    return syncIsMissing(type) ? STOP : onAllowed(type, length)
+  }
+
+  /** Asked at the header and when the message counts as sent: the COPY may fail between the two. */
+  function syncIsMissing(type: number): boolean {
+    if (!tracker.needsSync || !mayRun(type)) return false
+    violation(`${describeType(type)} behind a COPY that failed, without a Sync between them`)
+    return true
   }
 
   function onAllowed(type: number, length: number): number {
@@ -140,6 +143,7 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
   }
 
   function onBody(type: number, buffer: Buffer, start: number, end: number, length: number): boolean {
+    if (syncIsMissing(type)) return false
     switch (type) {
       case F.Query:
         return onQuery(buffer, start, end, length)
@@ -231,6 +235,7 @@ export function createFrontendHandler(tracker: StatementTracker, rules: Frontend
 
   function onRest(type: number, buffer: Buffer, start: number, end: number, last: boolean): boolean {
     if (long === undefined) return true
+    if (syncIsMissing(type)) return false
     const taken = long.add(buffer, start, end)
     if (type === F.Query && long.ended && !(last && taken === end - start)) return violation('a NUL inside of a Query')
     if (!last) return true

@@ -163,6 +163,22 @@ test('whatever order messages come in, what ran is on record as it ran, and noth
   )
 })
 
+test('the session ends where a COPY fails between the header of a statement and its text, and a Sync may have been the COPY’s', () => {
+  const model = createBackendModel()
+  const session = startSession(messageCutter(model.take))
+  const statement = query('ok 1')
+  session.fromClient(Buffer.concat([run('copybad 1'), sync, sync]))
+  for (const answer of model.answers.splice(0, 3)) session.fromUpstream(answer)
+  session.fromClient(statement.subarray(0, 5))
+  session.fromUpstream(model.answers.splice(0, 1)[0]!)
+  expect(session.stopped).toBe(false)
+  session.fromClient(statement.subarray(5))
+  expect(session.stopped).toBe(true)
+  expect(session.records.map(({ text, outcome }) => [text, outcome])).toEqual([['copybad 1', 'failure']])
+  // The rest of it never went upstream.
+  expect(model.ran.map(({ text }) => text)).toEqual(['copybad 1'])
+})
+
 test('invariant 39: mutated messages of either side throw nothing, and what they leave is bounded', () => {
   const rubbish = fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes))
   const mutated = fc
