@@ -1,4 +1,5 @@
 /** Ends sessions in bulk: at shutdown and after a reload. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { AccessError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { JobWindows } from './job-windows.ts'
@@ -17,9 +18,11 @@ export async function drainSessions(registry: Registry, timeout: number): Promis
     const overdue = performance.now() >= deadline
     const ending = registry.all().filter((session) => overdue || !session.busy)
     for (const session of ending) session.end('shutdown', shuttingDown())
-    await Promise.all(ending.map((session) => session.ended))
+    const ended = Promise.all(ending.map((session) => session.ended))
+    // One that takes its time to close puts off no other's end.
+    await (overdue ? ended : Promise.race([ended, delay(deadline - performance.now(), undefined, { ref: false })]))
     if (registry.size === 0) return
-    await new Promise((resolve) => setTimeout(resolve, Math.max(1, Math.min(POLL, deadline - performance.now()))))
+    await delay(Math.max(1, Math.min(POLL, deadline - performance.now())))
   }
 }
 

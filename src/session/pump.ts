@@ -102,7 +102,7 @@ export function createPump(source: Socket, destination: Socket, scanner: FrameSc
   }
 
   function release(part: Buffer): void {
-    write(part)
+    if (part.length > 0) write(part)
     if (whenFinished === undefined || !scanner.atBoundary) return
     const then = whenFinished
     whenFinished = undefined

@@ -354,7 +354,10 @@ export function startRelay(options: RelayOptions): Relay {
       fromUpstream.discard()
       fromClient.detach()
       void lastWords(client, errorFrame(error))
-      left = client.writableLength
+      // TLS tells a turn later of what the kernel has taken.
+      setImmediate(() => {
+        left = client.writableLength
+      })
     }
   }
 

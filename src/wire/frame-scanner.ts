@@ -119,8 +119,9 @@ class Scanner implements FrameScanner {
       if (this.#dropping) {
         from = position
         if (this.#skip === 0 && this.#collecting === undefined) this.#handler.onDropped(this.#type)
-      } else if (apart && this.atBoundary) {
-        release(chunk.subarray(0, position))
+      }
+      if (apart && this.atBoundary) {
+        release(chunk.subarray(from, position))
         from = position
       }
     }

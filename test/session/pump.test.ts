@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { BulkPacing, type BulkSide } from '../../src/session/bulk-pacing.ts'
-import { createPump } from '../../src/session/pump.ts'
-import { createFrameScanner } from '../../src/wire/frame-scanner.ts'
+import { createPump, type Pump } from '../../src/session/pump.ts'
+import { createFrameScanner, DROP } from '../../src/wire/frame-scanner.ts'
 import { pair } from '../support/socket-pair.ts'
 
 /** Bulk whenever the test says so. */
@@ -18,9 +18,14 @@ const MESSAGE = Buffer.concat([Buffer.from('d\0\0\x40\x04', 'latin1'), Buffer.al
 async function pumped(maxLength = MESSAGE.length) {
   const [writer, source] = await pair()
   const [destination, far] = await pair()
-  const handler = { onHeader: () => 0, onBody: () => true, onDropped() {} }
+  // An E is taken out, and something else put in its place.
+  const handler = {
+    onHeader: (type: number) => (type === 0x45 ? DROP + 4 : 0),
+    onBody: () => true,
+    onDropped: () => pump.inject(Buffer.from('X\0\0\0\x04', 'latin1')),
+  }
   const pacing = new ByHand()
-  const pump = createPump(
+  const pump: Pump = createPump(
     source,
     destination,
     createFrameScanner(handler, () => maxLength),
@@ -108,6 +113,25 @@ test('the end of a session is told behind the message under way, to a client tha
   expect(all.toString('latin1', all.length - 4)).toBe('told')
   expect(all.subarray(-4 - MESSAGE.length, -4)).toEqual(MESSAGE)
   expect(pump.bytes()).toBe(all.length - 4)
+  stop()
+})
+
+test('nor is it lost where the message under way is taken out of the stream', async () => {
+  const { writer, source, destination, far, pump, stop } = await pumped()
+  writer.write(Buffer.from('E\0\0\0\x0eabc', 'latin1'))
+  while (source.bytesRead < 8) await turn()
+  const told = new Promise<void>((resolve) => {
+    pump.finish(() => {
+      destination.end('told')
+      pump.discard()
+      resolve()
+    })
+  })
+  writer.write(Buffer.from('defghijd\0\0\0\x05', 'latin1'))
+  await told
+  const seen: Buffer[] = []
+  for await (const chunk of far) seen.push(chunk as Buffer)
+  expect(Buffer.concat(seen).toString('latin1')).toBe('X\0\0\0\x04told')
   stop()
 })
 
