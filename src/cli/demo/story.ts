@@ -41,13 +41,28 @@ async function asJob<T>(
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
   const token = await issuer.token(shape, claims)
-  const client = new pg.Client({ connectionString: url(user, token), connectionTimeoutMillis: 20_000 })
-  client.on('error', () => {})
-  await client.connect()
+  const client = await connected(url(user, token))
   try {
     return await work(client)
   } finally {
     await client.end().catch(() => {})
+  }
+}
+
+/** Milliseconds. On a busy machine the first fetch of the issuer's keys may come too late; the next one is half a minute later. */
+const KEYS_WAITED_FOR = 45_000
+
+async function connected(connectionString: string): Promise<pg.Client> {
+  for (const begun = performance.now(); ; await delay(1_000)) {
+    const client = new pg.Client({ connectionString, connectionTimeoutMillis: 20_000 })
+    client.on('error', () => {})
+    try {
+      await client.connect()
+      return client
+    } catch (error) {
+      const unavailable = (error as { code?: string }).code === '57P03'
+      if (!unavailable || performance.now() - begun > KEYS_WAITED_FOR) throw error
+    }
   }
 }
 
