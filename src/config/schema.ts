@@ -182,7 +182,7 @@ const clientCertificate = z.strictObject({
   kind: z.literal('client-certificate'),
   ca: z.strictObject({ cert: path, key: path }).describe('the CA that PostgreSQL trusts in ssl_ca_file'),
   life: timerDuration.prefault('5m').describe('of a minted certificate'),
-  linger: duration.prefault('0'),
+  linger: duration.prefault('0s'),
 })
 
 const warm = z
