@@ -27,6 +27,8 @@ export interface ProxyOptions {
   log?: Logger
   /** Who carries the connections; this process without it. */
   carrier?: Carrier
+  /** Milliseconds that an event waits for its text's class, where others than a job wait for it; 250 without it. */
+  classifyWithin?: number
 }
 
 export interface Carrier {
@@ -61,7 +63,7 @@ export async function startProxy(options: ProxyOptions): Promise<StartResult> {
   }
 }
 
-async function open({ configFile, env, log: givenLog, carrier }: ProxyOptions): Promise<StartResult> {
+async function open({ configFile, env, log: givenLog, carrier, classifyWithin }: ProxyOptions): Promise<StartResult> {
   const bootLog = givenLog ?? createLog({ level: 'info' })
   const build = (previous?: Snapshot): Promise<SnapshotResult> =>
     buildSnapshot(configFile, env, (level, message, details) => bootLog[level](details, message), previous?.verifier)
@@ -78,7 +80,10 @@ async function open({ configFile, env, log: givenLog, carrier }: ProxyOptions): 
     opening(path.join('.'), first.locate(path), what, work)
   const auditFile: Opened = { kind: 'file', path: config.audit.file?.path ?? 'standard output' }
   const recorder = await opened(['audit', 'file', 'path'], auditFile, () =>
-    openRecorder(config.audit, { instance, log: (level, message, details) => log[level](details ?? {}, message) }),
+    openRecorder(config.audit, {
+      ...{ instance, classifyWithin },
+      log: (level, message, details) => log[level](details ?? {}, message),
+    }),
   )
   stack.defer(() => recorder.close())
 

@@ -19,7 +19,7 @@ const BACKLOG = {
 
 export interface RecorderOptions extends EventStreamOptions {
   /** Milliseconds that an event waits for its text's class; 250 without it. */
-  classifyWithin?: number
+  classifyWithin?: number | undefined
 }
 
 /** These say that the configuration is wrong; everything else may pass by itself and is tried again. */

@@ -31,7 +31,7 @@ export function auditConfig(path: string, changes: Partial<AuditConfig> = {}): A
     stdout: false,
     text: 'full',
     on_failure: 'deny',
-    deadline: 1_000,
+    deadline: 10_000,
     max_event: 64 * KIB,
     ...changes,
   }

@@ -216,9 +216,7 @@ test.each([
   if (bytes !== '') client.write(bytes)
   const [held] = await vi.waitUntil(
     () => (listener.open.size === 1 && served.length === 1 ? [...listener.open] : undefined),
-    {
-      interval: 1,
-    },
+    { interval: 1, timeout: 20_000 },
   )
   const arrived = held?.bytesRead
   await new Promise(setImmediate)
@@ -250,9 +248,9 @@ test('a client that leaves at any moment leaves nothing behind', async () => {
       client[leave]()
     }
   }
-  await vi.waitUntil(() => served.length === 8)
+  await vi.waitUntil(() => served.length === 8, { timeout: 20_000 })
   await Promise.all(served)
-  await vi.waitUntil(() => listener.open.size === 0)
+  await vi.waitUntil(() => listener.open.size === 0, { timeout: 20_000 })
   // Those that end in order; what stands before a reset may never come.
   expect(events.length).toBeGreaterThanOrEqual(3)
 })
@@ -263,9 +261,9 @@ test('a ticket that is given back is on record as such, also where nobody waits 
   Object.assign(context, { tickets: { giveBack } })
   const client = await http()
   client.write('DELETE /v1/token HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer pgut_x\r\n\r\n')
-  await vi.waitUntil(() => giveBack.mock.calls.length === 1)
+  await vi.waitUntil(() => giveBack.mock.calls.length === 1, { timeout: 20_000 })
   client.destroy()
-  await vi.waitUntil(() => listener.open.size === 0)
+  await vi.waitUntil(() => listener.open.size === 0, { timeout: 20_000 })
   const { rule, database, role } = grantOf()
   const times = { issuedAt: 0, expiresAt: 60_000 }
   remove({ id: 'ab', principal: principalOf('1'), rule, database, role, address: undefined, ...times })

@@ -30,6 +30,7 @@ test('invariant 16: one job, many connections, one login; none of it is left aft
   expect(new Set(sessions.flat().map(({ login }) => login)).size).toBe(1)
   for (const lease of held) lease.release()
   await gone()
+  await eventually(async () => events.length === 2)
   expect(events.map(({ event }) => event)).toEqual(['credential.issued', 'credential.revoked'])
 })
 

@@ -26,7 +26,7 @@ const disk = (directory: string): string => join(directory, 'disk', 'audit.jsonl
 const aside: string[] = []
 beforeAll(async () => {
   watched = await startWatchedStage({
-    listen: { handshake_timeout: '3s' },
+    listen: { handshake_timeout: '8s' },
     auditFiles: ({ directory }) => [...aside, disk(directory)],
     config: (config) => {
       const path = disk(dirname(config.audit?.file?.path ?? ''))

@@ -20,7 +20,7 @@ const startServer = () => startPostgres({ dataDir, settings: { max_connections: 
 beforeAll(async () => {
   dataDir = await mkdtemp(join(tmpdir(), 'pgusher-fault-'))
   server = await startServer()
-  watched = await startWatchedStage({ server, listen: { handshake_timeout: '2s' } })
+  watched = await startWatchedStage({ server, listen: { handshake_timeout: '8s' } })
 })
 afterEach(async () => {
   watched.path.heal()
@@ -99,7 +99,7 @@ test('silent before the login: 08006 after connect_timeout or handshake_timeout,
     }),
   ])
   expect(told).toMatch(/^E 08006 /)
-  expect(after).toBeLessThan(2_000 + AT_ONCE)
+  expect(after).toBeLessThan(8_000 + AT_ONCE)
   expect(elsewhere).toBe('served')
 })
 
@@ -111,7 +111,6 @@ test('silent in mid statement: a job that goes leaves nothing', async () => {
   client.reset()
   await watched.stage.waitForEvent(
     ({ event, client: from }) => event === 'session.ended' && (from as { port: number }).port === client.port,
-    5_000,
   )
 })
 

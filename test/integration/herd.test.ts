@@ -12,7 +12,12 @@ let stage: Stage
 beforeAll(async () => {
   stage = await startStage({
     // In the clear, on loopback: the clients' TLS would cost this process more than all that is looked at.
-    listen: { plaintext: 'allow', max_unauthenticated: 5_000, max_unauthenticated_per_address: 5_000 },
+    listen: {
+      plaintext: 'allow',
+      handshake_timeout: '60s',
+      max_unauthenticated: 5_000,
+      max_unauthenticated_per_address: 5_000,
+    },
     rules: [{ ...RULES[0]!, allow: { database: 'shop-prod', role: 'shop_migrator', max_connections: PER_JOB } }],
   })
 })

@@ -8,6 +8,7 @@ import type { TokenOptions } from '../../src/cli/demo/issuer.ts'
 import { KILL_PATH } from '../../src/http/control-request.ts'
 import { passwordMessage } from '../../src/wire/frontend.ts'
 import { runCli } from '../cli/run-cli.ts'
+import { withinLockTimeout } from '../support/lock-timeout.ts'
 import {
   type ConfigInput,
   type EventFilter,
@@ -259,15 +260,21 @@ test('a run that is not connected is barred by its URL, with all of its jobs', a
 })
 
 test('a kill in the middle of a login counts for it', async () => {
-  const token = await tokenOf('106')
+  let run = 1060
   await withClient(stage.server.superuserUrl, async (superuser) => {
-    // CREATE ROLE waits for this, so that the login stands between decision and session.
-    await superuser.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
-    const login = refused(connect({ token }))
-    await eventually(async () => (await superuser.query('SELECT FROM pg_locks WHERE NOT granted')).rowCount === 1)
-    expect(await killRun('106')).toMatchObject({ ok: true, sessions: 0, windows: 1 })
-    await superuser.query('COMMIT')
-    expect(await login).toMatchObject({ code: '42501', message: expect.stringContaining('has ended this job: leaked') })
+    const killed = async () => {
+      const token = await tokenOf(String(run))
+      // CREATE ROLE waits for this, so that the login stands between decision and session.
+      await superuser.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
+      const login = refused(connect({ token }))
+      const waits = async () => (await superuser.query('SELECT FROM pg_locks WHERE NOT granted')).rowCount === 1
+      await Promise.race([login, eventually(waits)])
+      expect(await killRun(String(run))).toMatchObject({ ok: true, sessions: 0, windows: 1 })
+      await superuser.query('COMMIT')
+      return login
+    }
+    const told = await withinLockTimeout(killed, async () => void run++)
+    expect(told).toMatchObject({ code: '42501', message: expect.stringContaining('has ended this job: leaked') })
   })
 })
 

@@ -293,8 +293,8 @@ describe('max_session', () => {
   test.each(['in mid statement', 'while idle'])('invariant 17: ends a session within a second, %s', async (when) => {
     const client = new pg.Client(stage.client(await ofShortRule()))
     const farewell = new Promise<Error>((resolve) => client.once('error', resolve))
-    await client.connect()
     const started = performance.now()
+    await client.connect()
     client.on('error', () => {})
     const asleep =
       when === 'while idle' ? farewell : client.query('SELECT pg_sleep(60)').catch((error: unknown) => error)

@@ -14,11 +14,12 @@ test('what a process before this one left, and what stands in the way of removin
   ]
   await dead.close()
   await withClient(urlFor(server.superuserUrl, { database: 'shop' }), async (superuser) => {
-    await superuser.query(`BEGIN; ALTER ROLE "${stuck.login}" CONNECTION LIMIT 3`)
+    // Before BEGIN: in a transaction pg_stat_activity stays as it was first seen.
     await eventually(async () => {
       const { rowCount } = await superuser.query(`SELECT FROM pg_stat_activity WHERE usename = 'pgusher_admin'`)
       return rowCount === 0
     })
+    await superuser.query(`BEGIN; ALTER ROLE "${stuck.login}" CONNECTION LIMIT 3`)
     await using stage = await startStage({ upstream: { server, shop } })
     const credential = ({ pgusher }: { pgusher: Record<string, unknown> }) => pgusher['credential']
     const revoked = await stage.waitForEvent('credential.revoked')

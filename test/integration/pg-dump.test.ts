@@ -35,64 +35,60 @@ test('a table of 10 MB from one session into another by COPY in binary, byte for
 /** pg_dump refuses a server newer than itself, so it is that of the installed server's package. */
 const installed = postgresVersions().filter(({ version }) => version < 18)
 
-test.each(installed)(
-  'a database of 50 MB is reproduced exactly, PostgreSQL $version',
-  async ({ version, start }) => {
-    const binDir = `/usr/lib/postgresql/${version}/bin`
-    const server = await start()
-    const shop = await setupShop(server)
-    await withClient(server.superuserUrl, (client) => client.query('CREATE DATABASE copied OWNER shop_migrator'))
-    await withClient(urlFor(server.superuserUrl, { database: 'shop' }), fill)
-    const stage = await startStage({
-      upstream: { server, shop },
-      databases: { copied: databaseEntry(server, shop, 'copied') },
-      rules: RULES.map((rule) =>
-        rule.allow === undefined
-          ? rule
-          : {
-              ...rule,
-              // libpq's large objects, which pg_dump reads, are FunctionCalls.
-              allow: { ...rule.allow, database: ['shop-prod', 'copied', 'warehouse'], function_call: true },
-            },
-      ),
-    })
-    const token = await stage.token()
-    const from = jobEnvironment(stage, { token })
-    const quiet = '-X -q -v ON_ERROR_STOP=1 -o /dev/null'
-    const command = `${binDir}/pg_dump | PGDATABASE=copied ${binDir}/psql ${quiet}`
-    await output(['bash', '-o', 'pipefail', '-c', command], from)
+test.each(installed)('a database of 50 MB is reproduced exactly, PostgreSQL $version', async ({ version, start }) => {
+  const binDir = `/usr/lib/postgresql/${version}/bin`
+  const server = await start()
+  const shop = await setupShop(server)
+  await withClient(server.superuserUrl, (client) => client.query('CREATE DATABASE copied OWNER shop_migrator'))
+  await withClient(urlFor(server.superuserUrl, { database: 'shop' }), fill)
+  const stage = await startStage({
+    upstream: { server, shop },
+    databases: { copied: databaseEntry(server, shop, 'copied') },
+    rules: RULES.map((rule) =>
+      rule.allow === undefined
+        ? rule
+        : {
+            ...rule,
+            // libpq's large objects, which pg_dump reads, are FunctionCalls.
+            allow: { ...rule.allow, database: ['shop-prod', 'copied', 'warehouse'], function_call: true },
+          },
+    ),
+  })
+  const token = await stage.token()
+  const from = jobEnvironment(stage, { token })
+  const quiet = '-X -q -v ON_ERROR_STOP=1 -o /dev/null'
+  const command = `${binDir}/pg_dump | PGDATABASE=copied ${binDir}/psql ${quiet}`
+  await output(['bash', '-o', 'pipefail', '-c', command], from)
 
-    // Told apart by nothing, past pgusher. \restrict carries a random key.
-    const whole = async (database: string): Promise<string> => {
-      const { password } = new URL(server.superuserUrl)
-      const env = {
-        ...from,
-        PGPORT: String(server.port),
-        PGUSER: 'postgres',
-        PGSSLMODE: 'disable',
-        PGPASSWORD: password,
-      }
-      const text = await output([`${binDir}/pg_dump`, '--no-owner', database], { ...env, PGDATABASE: database })
-      return text.replaceAll(/^\\(un)?restrict .*$/gm, '')
+  // Told apart by nothing, past pgusher. \restrict carries a random key.
+  const whole = async (database: string): Promise<string> => {
+    const { password } = new URL(server.superuserUrl)
+    const env = {
+      ...from,
+      PGPORT: String(server.port),
+      PGUSER: 'postgres',
+      PGSSLMODE: 'disable',
+      PGPASSWORD: password,
     }
-    const [original, copy] = await Promise.all([whole('shop'), whole('copied')])
-    expect(original.length).toBeGreaterThan(50_000_000)
-    expect(copy === original).toBe(true)
+    const text = await output([`${binDir}/pg_dump`, '--no-owner', database], { ...env, PGDATABASE: database })
+    return text.replaceAll(/^\\(un)?restrict .*$/gm, '')
+  }
+  const [original, copy] = await Promise.all([whole('shop'), whole('copied')])
+  expect(original.length).toBeGreaterThan(50_000_000)
+  expect(copy === original).toBe(true)
 
-    const ports = (await stage.events('session.started')).map((event) => (event['client'] as { port: number }).port)
-    expect(ports).toHaveLength(2)
-    const statements = (await Promise.all(ports.map((port) => statementsOf(stage, port)))).flat()
-    expect(statements.every(({ outcome }) => outcome === 'success')).toBe(true)
-    const sum = (counts: (number | undefined)[]) => counts.reduce<number>((total, count) => total + (count ?? 0), 0)
-    const of = (protocol: string) => statements.filter((statement) => statement.protocol === protocol)
-    expect(sum(of('copy_out').map(({ rows }) => rows))).toBe(100_003 + 1)
-    expect(sum(of('copy_in').map(({ affected }) => affected))).toBe(100_003 + 1)
-    expect(of('function').length).toBeGreaterThan(0)
-    await stage.close()
-    await server.stop()
-  },
-  60_000,
-)
+  const ports = (await stage.events('session.started')).map((event) => (event['client'] as { port: number }).port)
+  expect(ports).toHaveLength(2)
+  const statements = (await Promise.all(ports.map((port) => statementsOf(stage, port)))).flat()
+  expect(statements.every(({ outcome }) => outcome === 'success')).toBe(true)
+  const sum = (counts: (number | undefined)[]) => counts.reduce<number>((total, count) => total + (count ?? 0), 0)
+  const of = (protocol: string) => statements.filter((statement) => statement.protocol === protocol)
+  expect(sum(of('copy_out').map(({ rows }) => rows))).toBe(100_003 + 1)
+  expect(sum(of('copy_in').map(({ affected }) => affected))).toBe(100_003 + 1)
+  expect(of('function').length).toBeGreaterThan(0)
+  await stage.close()
+  await server.stop()
+})
 
 /** 50 MB of rows with awkward text, and objects of each kind that an application has. */
 async function fill(client: { query(sql: string): Promise<unknown> }): Promise<void> {

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
+import { withinLockTimeout } from '../support/lock-timeout.ts'
 import { type ConfigInput, RULES, startStage } from '../support/pgusher.ts'
 import { eventually, withClient } from '../support/postgres.ts'
 
@@ -7,19 +8,23 @@ test('invariant 42: a reload during a login counts for it', async () => {
   await using stage = await startStage()
   const token = await stage.token()
   await withClient(stage.server.superuserUrl, async (superuser) => {
-    // CREATE ROLE waits for this, so that the login stands between decision and session.
-    await superuser.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
-    const login = stage.session({ token }, async () => 'let in').catch((error) => error)
-    await eventually(async () => {
-      const { rowCount } = await superuser.query('SELECT FROM pg_locks WHERE NOT granted')
-      return rowCount === 1
-    })
-    expect(await stage.reload({ rules: RULES.slice(1) })).toBe(true)
-    await superuser.query('COMMIT')
-    expect(await login).toMatchObject({ code: '57P01', message: expect.stringContaining('the policy was changed') })
+    const reloaded = async (): Promise<{ code: string; message: string }> => {
+      // CREATE ROLE waits for this, so that the login stands between decision and session.
+      await superuser.query('BEGIN; LOCK TABLE pg_authid IN SHARE MODE')
+      const login = stage.session({ token }, async () => 'let in').catch((error) => error)
+      const waits = async () => (await superuser.query('SELECT FROM pg_locks WHERE NOT granted')).rowCount === 1
+      await Promise.race([login, eventually(waits)])
+      expect(await stage.reload({ rules: RULES.slice(1) })).toBe(true)
+      await superuser.query('COMMIT')
+      return login
+    }
+    const told = await withinLockTimeout(reloaded, async () => void (await stage.reload()))
+    expect(told).toMatchObject({ code: '57P01', message: expect.stringContaining('the policy was changed') })
   })
-  const denied = await stage.waitForEvent('session.denied')
-  expect(denied.pgusher['decision']).toMatchObject({ code: 'session_policy' })
+  await stage.waitForEvent(
+    ({ event, pgusher }) =>
+      event === 'session.denied' && (pgusher['decision'] as { code: string }).code === 'session_policy',
+  )
   await stage.waitForNoRoles()
 })
 

@@ -38,6 +38,6 @@ test('invariant 41: while it drains nobody new gets in and readiness is 503; a s
   expect(performance.now() - at).toBeLessThan(10_000)
   expect(await running).toBeInstanceOf(Error)
   // The next start would take its role back 20 s later; here the superuser does.
-  await stage.admin(`select pg_terminate_backend(pid) from pg_stat_activity where usename like 'pgu\\_%'`)
+  await stage.admin(`select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename like 'pgu\\_%'`)
   for (const login of await stage.mintedRoles()) await stage.admin(`drop role ${login}`)
 })

@@ -118,6 +118,12 @@ test('a statement that is refused in the middle of COPY ends the session, as any
 })
 
 test('a refused statement whose answer never came, because the session ended, was denied and not lost', async () => {
+  // Decided before, so that none of them waits for that when the session ends.
+  using before = await rawSession(stage, { token: await stage.token('gitlab') })
+  await before.ask(query('select pg_sleep(0)'))
+  await before.ask(run('drop role nobody'), sync)
+  await before.ask(run('select 1'), sync)
+  before.reset()
   using client = await rawSession(stage, { token: await stage.token('gitlab') })
   client.send(query('select pg_sleep(9)'), run('drop role nobody'), run('select 1'))
   await eventually(async () => {

@@ -419,7 +419,6 @@ test('metrics count tickets, and none is in the audit or in the log', async () =
 })
 
 test('a shutdown waits for nobody who speaks HTTP, and leaves nothing of theirs', async () => {
-  const started = performance.now()
   const bytes = [
     '',
     'POST /v1/token HTTP/1.1\r\nHo',
@@ -434,7 +433,9 @@ test('a shutdown waits for nobody who speaks HTTP, and leaves nothing of theirs'
       return client
     }),
   )
+  const at = performance.now()
   expect(await replica.pgusher.stop()).toBe(true)
-  expect(performance.now() - started).toBeLessThan(8_000)
+  // They would be hung up on after ten.
+  expect(performance.now() - at).toBeLessThan(8_000)
   await eventually(async () => clients.every(({ closed }) => closed))
 })

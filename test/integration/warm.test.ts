@@ -316,6 +316,8 @@ test("a session's cancel key ends with it, and one that was cancelled leaves no 
   await cancel(first)
   expect((await slept).join()).not.toContain('57014')
   const cancelled = second.client.ask(query('select pg_sleep(60)'))
+  const sleeps = `select from pg_stat_activity where pid = ${second.pid} and wait_event = 'PgSleep'`
+  await eventually(async () => (await stage.admin(sleeps)).length === 1)
   await cancel(second)
   expect((await cancelled).join()).toContain('57014')
   expect(await second.end()).toBe(false)
@@ -460,7 +462,7 @@ test('it goes when its life ends, when its role does, and when pgusher drains', 
   await gone(pid)
   await eventually(async () => !(await stage.mintedRoles()).includes(result))
   const failures = await stage.events('credential.revoke_failed')
-  expect(failures).toEqual([])
+  expect(failures.map(({ pgusher }) => (pgusher['credential'] as { login?: string }).login)).not.toContain(result)
 })
 
 const tls = await (await createCa()).issue({ cn: 'pg', ips: ['127.0.0.1'] })

@@ -33,9 +33,9 @@ export function jobEnvironment(stage: Stage, { token, user = 'shop_migrator', da
   }
 }
 
-/** Ended by `timeout` after 60 s. */
+/** Ended by `timeout` after five minutes, longer than a file of tests takes on a busy machine. */
 export function start(command: readonly string[], env: Record<string, string>, input = ''): Started {
-  const child = spawn('timeout', ['--foreground', '60', ...command], { env, stdio: ['pipe', 'pipe', 'pipe'] })
+  const child = spawn('timeout', ['--foreground', '300', ...command], { env, stdio: ['pipe', 'pipe', 'pipe'] })
   const out: string[] = []
   const err: string[] = []
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => out.push(chunk))

@@ -71,7 +71,7 @@ export function baseConfig(server: PostgresServer, shop: Shop, issuer: Issuer, p
     instance: 'stage',
     listen: { address: '127.0.0.1:0', tls: { cert: paths.cert, key: paths.key } },
     http: { address: '127.0.0.1:0' },
-    audit: { file: { path: paths.audit } },
+    audit: { file: { path: paths.audit }, deadline: '10s' },
     drain_timeout: '2s',
     issuers: {
       github: { preset: 'github-actions', ...from('github'), require: { repository_owner_id: '9100001' } },

@@ -27,7 +27,7 @@ export interface RunningPgusher {
 /** @throws Error with the diagnostics of a configuration that does not load */
 export async function startInProcess(configFile: string, logFile: string): Promise<RunningPgusher> {
   const log = createLog({ level: 'info', destination: { write: (line: string) => appendFileSync(logFile, line) } })
-  const result = await startProxy({ configFile, env: process.env, log })
+  const result = await startProxy({ configFile, env: process.env, log, classifyWithin: 20_000 })
   if (!result.ok) throw new Error(formatDiagnostics(result.diagnostics))
   const { proxy } = result
   let stopped: Promise<boolean> | undefined

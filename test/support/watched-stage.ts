@@ -27,7 +27,7 @@ export async function startWatchedStage({ server: own, ...options }: WatchedStag
   const upstream = { server, shop: await setupShop(server) }
   const path = await startFaultProxy(server)
   const throughPath = (config: ConfigInput): ConfigInput => {
-    const shop = { ...config.databases['shop-prod']!, port: path.port, connect_timeout: '1s' }
+    const shop = { ...config.databases['shop-prod']!, port: path.port, connect_timeout: '10s' }
     return { ...config, databases: { ...config.databases, 'shop-prod': shop } }
   }
   const { config = (given: ConfigInput) => given } = options

@@ -72,7 +72,7 @@ async function everywhere(token: string): Promise<Map<string, RawClient>> {
 const isSleeping = (mark: string) =>
   eventually(
     async () =>
-      (await stage.admin(`select 1 from pg_stat_activity where query like '%${mark}%' and pid <> pg_backend_pid()`))
+      (await stage.admin(`select 1 from pg_stat_activity where query like '%${mark}%' and wait_event = 'PgSleep'`))
         .length > 0,
   )
 
@@ -99,6 +99,7 @@ test('max_connections holds over all workers, and what is given back can be had 
       client.send(terminate)
       await client.rest()
     }
+    await stage.waitForNoRoles()
   }
 })
 

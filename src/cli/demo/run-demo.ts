@@ -185,7 +185,7 @@ async function writeFiles(
 
 async function startPgusher(place: Place, upstream: Upstream, shop: Shop, stack: AsyncDisposableStack): Promise<void> {
   const log = createLog({ level: 'info', destination: { write: (line: string) => appendFileSync(place.log, line) } })
-  const result = await startProxy({ configFile: place.policy, env: {}, log })
+  const result = await startProxy({ configFile: place.policy, env: {}, log, classifyWithin: 10_000 })
   if (!result.ok) throw new Error(formatDiagnostics(result.diagnostics))
   stack.defer(async () => {
     const clean = await result.proxy.shutdown()
