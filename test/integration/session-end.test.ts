@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { AT_ONCE } from '../support/at-once.ts'
 import { RULES, type RuleInput, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually, setupShop, startPostgres } from '../support/postgres.ts'
-import { copyData, query, type RawClient, rawSession, run } from '../support/raw-client.ts'
+import { copyData, flush, query, type RawClient, rawSession, run } from '../support/raw-client.ts'
 import { endOf, statementsOf } from '../support/statement-events.ts'
 
 const EXPIRED = 'E 57P01 session ended: rule "short" allows 2 s (max_session)'
@@ -68,7 +68,7 @@ describe('max_session', () => {
       }),
       run2(async (client) => client.send(query(`copy (${stream}) to stdout`)), readAll),
       run2(async (client) => client.send(query(stream)), readAll),
-      run2(async (client) => client.send(run('select 1'), run('select pg_sleep(60)'), run('select 3'))),
+      run2(async (client) => client.send(run('select 1'), flush, run('select pg_sleep(60)'), run('select 3'))),
     ])
     for (const { told } of [idle, statement, transaction, copyIn, copyOut, rows, pipeline]) {
       expect(told.at(-1)).toBe(EXPIRED)
@@ -91,7 +91,8 @@ describe('max_session', () => {
       ...[
         ['select 1', undefined],
         ['select pg_sleep(60)', 'expired'],
-        ['select 3', 'not_executed'],
+        // By whether PostgreSQL came to answer the cancel within the session's last second.
+        ['select 3', expect.stringMatching(/^(not_executed|expired)$/)],
       ],
     ])
     expect(await stage.admin(`select to_regclass('public.never') as t`, 'shop')).toEqual([{ t: null }])

@@ -31,10 +31,17 @@ test('an upstream that resets the connection has taken it too', async () => {
 
 test('an upstream that never closes is given up', async () => {
   const upstream = await scriptedUpstream(async (peer) => void (await peer.startup()))
-  await expect(cancelUpstream(target(upstream.port), KEY, 100)).rejects.toMatchObject({
-    code: 'upstream_unreachable',
-    message: `cannot connect to "shop": no answer from 127.0.0.1:${upstream.port} within 0.1 s, while cancelling`,
-  })
+  // On a busy machine a short time may be over while it connects.
+  for (const within of [100, 1_000, 10_000]) {
+    const given = await cancelUpstream(target(upstream.port), KEY, within).catch((error: unknown) => error)
+    expect(given).toMatchObject({ code: 'upstream_unreachable' })
+    const { message } = given as Error
+    if (message.endsWith('while connecting') && within < 10_000) continue
+    expect(message).toBe(
+      `cannot connect to "shop": no answer from 127.0.0.1:${upstream.port} within ${within / 1_000} s, while cancelling`,
+    )
+    break
+  }
   await upstream.allClosed()
 })
 
