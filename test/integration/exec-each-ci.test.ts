@@ -11,6 +11,7 @@ import { principalFromClaims } from '../../src/identity/principal-from-claims.ts
 import { CI_CLAIMS, CI_NAMES, type CiName } from '../support/ci/claims.ts'
 import { type CiIssuer, startCiIssuer } from '../support/ci/issuer.ts'
 import { simulateCi } from '../support/ci/simulate.ts'
+import { UNTIL } from '../support/exec.ts'
 import { type RuleInput, type Stage, type StageEvent, startStage } from '../support/pgusher.ts'
 import { eventually } from '../support/postgres.ts'
 import { issuerConfig } from '../support/tokens.ts'
@@ -105,7 +106,7 @@ test.each(CI_NAMES)('%s', async (name) => {
   const [first, second] = JSON.parse(await readFile(file, 'utf8')) as { role: string; login: string }[]
   expect(first).toEqual({ role: 'shop_migrator', login: expect.stringMatching(/^pgu_/) })
   expect(second?.role).toBe('shop_migrator')
-  const proof = ONE_TOKEN.has(name) ? 'a ticket until \\d\\d:\\d\\d:\\d\\d UTC' : 'a fresh token for each connection'
+  const proof = ONE_TOKEN.has(name) ? `a ticket ${UNTIL}` : 'a fresh token for each connection'
   expect(said).toEqual([
     expect.stringMatching(new RegExp(`^pgusher: .+, role ci, database shop-prod at 127\\.0\\.0\\.1:\\d+; ${proof}\n$`)),
   ])

@@ -9,7 +9,7 @@ import { createServerApi } from '../../src/client/server-api.ts'
 import { type CiIssuer, startCiIssuer } from '../support/ci/issuer.ts'
 import { simulateCi } from '../support/ci/simulate.ts'
 import { available, type Finished, output, start } from '../support/commands.ts'
-import { jobEnv, pgusher } from '../support/exec.ts'
+import { jobEnv, pgusher, UNTIL } from '../support/exec.ts'
 import { RULES, type Stage, startStage } from '../support/pgusher.ts'
 import { withClient } from '../support/postgres.ts'
 import { AUDIENCE } from '../support/tokens.ts'
@@ -76,7 +76,7 @@ test('a ticket where the rule gives one, and the token with a warning where it g
   const { code, stdout, stderr } = await environment('url', { env: ci.env, user: 'shop_reader' })
   expect({ code, stderr }).toEqual({
     code: 0,
-    stderr: expect.stringMatching(/^pgusher: GitLab CI\/CD, .*; a ticket until [\d:]+ UTC\n$/),
+    stderr: expect.stringMatching(new RegExp(`^pgusher: GitLab CI/CD, .*; a ticket ${UNTIL}\n$`)),
   })
   const ticket = new URL(stdout.trim()).password
   expect(ticket).toMatch(/^pgut_/)
@@ -84,7 +84,9 @@ test('a ticket where the rule gives one, and the token with a warning where it g
   await createServerApi({ server: { host: '127.0.0.1', port: stage.port }, caFile: stage.caFile }).giveBack(ticket)
   const { stderr: warned } = await environment('url')
   expect(warned).toMatch(
-    /; warning: the token itself, good for connections until [\d:]+ UTC, as there is no ticket: rule "migrate-production" gives no tickets/,
+    new RegExp(
+      `; warning: the token itself, good for connections ${UNTIL}, as there is no ticket: rule "migrate-production" gives no tickets`,
+    ),
   )
 })
 

@@ -11,7 +11,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type CiIssuer, startCiIssuer } from '../support/ci/issuer.ts'
 import { type SimulatedCi, simulateCi } from '../support/ci/simulate.ts'
 import { available, type Finished, type Started } from '../support/commands.ts'
-import { type ExecOptions, startExec } from '../support/exec.ts'
+import { type ExecOptions, startExec, UNTIL } from '../support/exec.ts'
 import { RULES, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually, postgresVersions, setupShop } from '../support/postgres.ts'
 
@@ -193,7 +193,7 @@ test('pools of node-postgres connect anew when the tokens of their first connect
   // By a ticket, which is given back when the command has ended.
   expect(await pools.gitlab.finished).toMatchObject({
     ...{ code: 0, stdout: 'shop_reader\nshop_reader true\n' },
-    stderr: expect.stringMatching(/^pgusher: GitLab CI\/CD, repository acme\/shop, .*; a ticket until [\d:]+ UTC\n$/),
+    stderr: expect.stringMatching(new RegExp(`^pgusher: GitLab CI/CD, repository acme/shop, .*; a ticket ${UNTIL}\n$`)),
   })
   await stage.waitForEvent('ticket.returned')
 })
@@ -204,6 +204,8 @@ test('where the rule gives no tickets the one token is used, and that is said', 
   const { code, stderr } = await ended(['sh', '-c', script], { env, options: ['--token-env', 'MY_TOKEN'] })
   expect(code).toBe(0)
   expect(stderr).toMatch(
-    /^pgusher: the variable MY_TOKEN, .*; a token until [\d:]+ UTC, no ticket: rule "migrate-production" gives no tickets \[D-\w+\]\n$/,
+    new RegExp(
+      `^pgusher: the variable MY_TOKEN, .*; a token ${UNTIL}, no ticket: rule "migrate-production" gives no tickets \\[D-\\w+\\]\n$`,
+    ),
   )
 })

@@ -16,6 +16,9 @@ export interface ExecOptions {
   input?: string
 }
 
+/** Until when something is good, as they say it: with the day where that is no longer today, so shortly before midnight. */
+export const UNTIL = String.raw`until (?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d UTC`
+
 /** The command line up to the command itself. */
 export function pgusher(stage: Stage, name: 'exec' | 'env', { database, user, options = [] }: ExecOptions): string[] {
   return [
