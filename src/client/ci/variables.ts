@@ -24,7 +24,7 @@ interface VariableSystem {
   hint?: string
 }
 
-/** What the job's author writes into `id_tokens:` or `withCredentials`; the second is the name in the vendors' examples. */
+/** What the job's author writes into `id_tokens:` or `withCredentials`; the second is the name in our pages and hints. */
 export const OWN_VARIABLES = ['PGUSHER_ID_TOKEN', 'PG_ID_TOKEN'] as const
 export const OWN_FILE_VARIABLES = ['PGUSHER_ID_TOKEN_FILE', 'PG_ID_TOKEN_FILE'] as const
 
@@ -40,7 +40,7 @@ const GITLAB: VariableSystem = {
   isHere: (env) => isTrue(env, 'GITLAB_CI'),
   variables: OWN_VARIABLES,
   missing:
-    'GitLab gives this job no token: add "id_tokens: { PGUSHER_ID_TOKEN: { aud: AUDIENCE } }" to the job, with the audience that pgusher expects, which GET /v1/audience at its address tells',
+    'GitLab gives this job no token: add "id_tokens: { PG_ID_TOKEN: { aud: AUDIENCE } }" to the job, with the audience that pgusher expects, which GET /v1/audience at its address tells',
   hint: "A token in another variable is named by --token-env. CI_JOB_TOKEN is for GitLab's API and not such a token.",
 }
 
@@ -52,8 +52,8 @@ const JENKINS: VariableSystem = {
   variables: OWN_VARIABLES,
   fileVariables: OWN_FILE_VARIABLES,
   missing:
-    "Jenkins gives this step no token: put it into withCredentials([string(credentialsId: 'ID', variable: 'PGUSHER_ID_TOKEN')]) { … }, with an \"OpenID Connect id token\" credential",
-  hint: 'An administrator makes that credential (plugin "OpenID Connect Provider") with the audience that pgusher expects. A file credential goes into PGUSHER_ID_TOKEN_FILE.',
+    "Jenkins gives this step no token: put it into withCredentials([string(credentialsId: 'ID', variable: 'PG_ID_TOKEN')]) { … }, with an \"OpenID Connect id token\" credential",
+  hint: 'An administrator makes that credential (plugin "OpenID Connect Provider") with the audience that pgusher expects. A file credential goes into PG_ID_TOKEN_FILE.',
 }
 
 const BITBUCKET: VariableSystem = {
@@ -103,7 +103,7 @@ const HARNESS: VariableSystem = {
   isHere: anyOf('HARNESS_BUILD_ID', 'HARNESS_PIPELINE_ID'),
   variables: [...OWN_VARIABLES, 'PLUGIN_OIDC_TOKEN_ID'],
   missing:
-    'Harness gives this step no token: run it with an OIDC connector, which sets PLUGIN_OIDC_TOKEN_ID, or declare a pipeline identity in the variable PGUSHER_ID_TOKEN',
+    'Harness gives this step no token: run it with an OIDC connector, which sets PLUGIN_OIDC_TOKEN_ID, or declare a pipeline identity in the variable PG_ID_TOKEN',
 }
 
 function variableSystem(system: VariableSystem): CiSystem {

@@ -49,11 +49,11 @@ test.each<[string, Record<string, string>, RegExp]>([
     { GITHUB_ACTIONS: 'true', GITEA_ACTIONS: 'true', FORGEJO_ACTIONS: 'true' },
     /Forgejo .* add "enable-openid-connect: true"/,
   ],
-  ['GitLab', { GITLAB_CI: 'true', PGUSHER_ID_TOKEN: ' ' }, /add "id_tokens: \{ PGUSHER_ID_TOKEN: \{ aud: AUDIENCE/],
+  ['GitLab', { GITLAB_CI: 'true', PGUSHER_ID_TOKEN: ' ' }, /add "id_tokens: \{ PG_ID_TOKEN: \{ aud: AUDIENCE/],
   [
     'Jenkins',
     { JENKINS_URL: 'https://ci/', BUILD_NUMBER: '7' },
-    /withCredentials\(\[string\(.*'PGUSHER_ID_TOKEN'\)\]\)/,
+    /withCredentials\(\[string\(.*'PG_ID_TOKEN'\)\]\)/,
   ],
   ['Bitbucket', { BITBUCKET_BUILD_NUMBER: '7' }, /add "oidc: \{ audiences: \[AUDIENCE\] \}" to the step/],
   ['Azure DevOps', { TF_BUILD: 'True' }, /SYSTEM_ACCESSTOKEN: \$\(System\.AccessToken\)/],
