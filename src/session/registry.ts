@@ -4,7 +4,7 @@ import type { AccessError } from '../errors.ts'
 import type { Principal } from '../identity/principal.ts'
 import type { AccessRequest, Grant } from '../policy/types.ts'
 import type { AdmissionRecord } from './identify.ts'
-import type { EndReason } from './relay.ts'
+import type { EndReason } from './session-ending.ts'
 
 export interface LiveSession {
   readonly id: string

@@ -11,7 +11,8 @@ import type { AdmissionRecord } from './identify.ts'
 import type { SessionUpstream } from './open-upstream.ts'
 import type { ProxyContext } from './proxy-context.ts'
 import type { LiveSession } from './registry.ts'
-import { type EndReason, type Relay, type RelayEnd, type RelayOptions, startRelay } from './relay.ts'
+import { type Relay, type RelayEnd, type RelayOptions, startRelay } from './relay.ts'
+import type { EndReason } from './session-ending.ts'
 import { stepsOf, type Timing } from './stopwatch.ts'
 
 /** The longest delay that a timer of Node takes. */

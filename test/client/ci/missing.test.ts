@@ -50,11 +50,7 @@ test.each<[string, Record<string, string>, RegExp]>([
     /Forgejo .* add "enable-openid-connect: true"/,
   ],
   ['GitLab', { GITLAB_CI: 'true', PGUSHER_ID_TOKEN: ' ' }, /add "id_tokens: \{ PG_ID_TOKEN: \{ aud: AUDIENCE/],
-  [
-    'Jenkins',
-    { JENKINS_URL: 'https://ci/', BUILD_NUMBER: '7' },
-    /withCredentials\(\[string\(.*'PG_ID_TOKEN'\)\]\)/,
-  ],
+  ['Jenkins', { JENKINS_URL: 'https://ci/', BUILD_NUMBER: '7' }, /withCredentials\(\[string\(.*'PG_ID_TOKEN'\)\]\)/],
   ['Bitbucket', { BITBUCKET_BUILD_NUMBER: '7' }, /add "oidc: \{ audiences: \[AUDIENCE\] \}" to the step/],
   ['Azure DevOps', { TF_BUILD: 'True' }, /SYSTEM_ACCESSTOKEN: \$\(System\.AccessToken\)/],
   [
