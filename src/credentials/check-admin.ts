@@ -72,10 +72,16 @@ async function missingRole(client: pg.Client, { credentials }: Admin, at: string
   return { level: 'error', subject: at, message, hint: role.startsWith('pg_') ? reserved : hint }
 }
 
-async function roleFindings(client: pg.Client, admin: Admin, subject: string, role: string): Promise<Finding[]> {
+interface RoleFindings {
+  findings: Finding[]
+  /** It exists, and jobs may have it. */
+  safe: boolean
+}
+
+async function roleFindings(client: pg.Client, admin: Admin, subject: string, role: string): Promise<RoleFindings> {
   const at = `${subject}, role ${role}`
   const report = await inspectRole(client, role, { login: false })
-  if (report === undefined) return [await missingRole(client, admin, at, role)]
+  if (report === undefined) return { findings: [await missingRole(client, admin, at, role)], safe: false }
   const findings: Finding[] = report.dangers.map((danger) => ({
     level: 'error',
     subject: at,
@@ -83,8 +89,9 @@ async function roleFindings(client: pg.Client, admin: Admin, subject: string, ro
   }))
   for (const caution of report.cautions)
     findings.push({ level: 'warning', subject: at, message: `role "${role}": ${caution}` })
+  const safe = report.dangers.length === 0
   // Granting a dangerous role to the admin would hand it what jobs are not given: the rule or the role has to change first.
-  if (!report.grantable && report.dangers.length === 0) {
+  if (!report.grantable && safe) {
     const { user } = admin.credentials.admin
     const options = hasMembershipOptions(report.serverVersion)
       ? 'WITH ADMIN TRUE, INHERIT FALSE, SET FALSE'
@@ -96,7 +103,7 @@ async function roleFindings(client: pg.Client, admin: Admin, subject: string, ro
       hint: `GRANT ${quoteIdentifier(role)} TO ${quoteIdentifier(user)} ${options}`,
     })
   }
-  return findings
+  return { findings, safe }
 }
 
 async function prefixFindings(client: pg.Client, subject: string, prefix: string): Promise<Finding[]> {
@@ -124,9 +131,15 @@ export async function checkAdmin(admin: Admin, roles: readonly string[]): Promis
       const facts = (await client.query<AdminFacts>(FACTS)).rows[0]
       const findings = facts === undefined ? [] : adminFindings(facts, subject, credentials.admin.user)
       findings.push(...(await transportFindings(client, target.config, subject)))
-      for (const role of roles) findings.push(...(await roleFindings(client, admin, subject, role)))
+      const safeRoles: string[] = []
+      for (const role of roles) {
+        const { findings: own, safe } = await roleFindings(client, admin, subject, role)
+        findings.push(...own)
+        if (safe) safeRoles.push(role)
+      }
       findings.push(...(await prefixFindings(client, subject, credentials.prefix)))
-      const minted = { subject, prefix: credentials.prefix, roles }
+      // Nobody is told to let the members of any other role in: those of a superuser's name are the superuser.
+      const minted = { subject, prefix: credentials.prefix, dbname: target.dbname, roles: safeRoles }
       if (facts !== undefined) findings.push(...(await hbaFindings(client, facts.version, minted)))
       return findings
     })

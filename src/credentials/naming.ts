@@ -14,6 +14,14 @@ export function loginName(prefix: string, jobKey: string): string {
   return `${prefix}${letters(createHash('sha256').update(jobKey).digest())}_${letters(randomBytes(LETTERS))}`
 }
 
+/** Two that use the alphabet's ends: what matches both by a pattern is taken to match all. */
+export function extremeLoginNames(prefix: string): string[] {
+  return [ALPHABET.charAt(0), ALPHABET.charAt(ALPHABET.length - 1)].map((letter) => {
+    const eight = letter.repeat(LETTERS)
+    return `${prefix}${eight}_${eight}`
+  })
+}
+
 /** False for roles that merely begin with the prefix. True alone does not make a role ours: words have eight letters too. */
 export function isLoginName(prefix: string, name: string): boolean {
   const rest = name.slice(prefix.length)

@@ -112,7 +112,7 @@ describe.each(postgresVersions())('the live check on PostgreSQL $version', ({ ve
     expect(warned).toBe(version < 16)
   })
 
-  test('invariant 43: lines of pg_hba.conf for the prefix, or before PostgreSQL 16 for members of each granted role, are looked for where they may be read', async () => {
+  test('invariant 43: lines of pg_hba.conf for the prefix, from PostgreSQL 16 on, or for members of each granted role are looked for where they may be read', async () => {
     const readable =
       'GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO pgusher_admin; GRANT SELECT ON pg_hba_file_rules TO pgusher_admin'
     await query(urlFor(server.superuserUrl, { database: 'shop' }), readable)
