@@ -62,7 +62,7 @@ function costOf(text: string, { statements, text: shown, normalized }: Classific
   for (const statement of statements) {
     units += 200 + (statement.text?.length ?? 0) + (statement.normalized?.length ?? 0)
     for (const table of statement.tables) units += table.length
-    for (const need of statement.needs ?? []) units += 20 + need.what.length
+    for (const need of statement.needs ?? []) units += 20 + 2 * need.what.length
   }
   return units * 2
 }

@@ -28,3 +28,7 @@ export const nameParts = (value: unknown): string[] =>
 /** As a person would write it: a part is quoted only where a dot or a quote inside would mislead. */
 export const dotted = (parts: readonly string[]): string =>
   parts.map((part) => (/[."]/.test(part) ? `"${part.replaceAll('"', '""')}"` : part)).join('.')
+
+/** As SQL has it, but for a reserved word, which would need quotes. */
+export const identifier = (name: string): string =>
+  /^[a-z_][a-z0-9_$]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`

@@ -1,5 +1,5 @@
 /** Functions that an expression calls, in each of the ways in which SQL can say so. */
-import { type Fields, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
+import { type Fields, identifier, listOf, nameParts, nodeOf, textOf } from './parse-tree.ts'
 
 /**
  * Columns of what these functions of PostgreSQL return. PostgreSQL looks for a column first: `(aclexplode(relacl)).grantee` calls
@@ -31,12 +31,32 @@ function isColumn(of: unknown, name: string): boolean {
   return (COLUMNS[column === EXPANDED ? '_pg_expandarray' : (called ?? '')] ?? []).includes(name)
 }
 
-/** `(x).f` calls `f(x)` where x has no column f: `('orders_id_seq').nextval`, `('/etc/passwd').pg_read_file` (tried, 15 and 18). */
-function callsOfFields({ arg, indirection }: Fields): string[][] {
+/** `(x).f`, which is `f(x)` where x has no column f. Whether it has, its text does not tell. */
+export interface FieldCall {
+  /** What is read from, as SQL: `address`, `c.address`, `$1`; `…` for what is longer. Undefined for a literal, which has no columns. */
+  of: string | undefined
+  name: string
+}
+
+/** Schema, table and column. */
+const MAX_PARTS = 3
+
+function nameOf(value: unknown): string {
+  const node = nodeOf(value)
+  if (node?.type === 'ParamRef') return `$${Number(node.fields['number'])}`
+  const parts = node?.type === 'ColumnRef' ? nameParts(node.fields['fields']) : []
+  const whole = parts.length === listOf(node?.fields['fields']).length && parts.length <= MAX_PARTS
+  return whole && parts.length > 0 ? parts.map(identifier).join('.') : '…'
+}
+
+/** `('orders_id_seq').nextval`, `('/etc/passwd').pg_read_file` are calls (tried, 15 and 18); a column of that name comes first. */
+export function fieldCalls({ arg, indirection }: Fields): FieldCall[] {
+  const literal = nodeOf(arg)?.type === 'A_Const'
   return listOf(indirection).flatMap((item, index) => {
     const node = nodeOf(item)
     const name = node?.type === 'String' ? textOf(node.fields['sval']) : undefined
-    return name === undefined || (index === 0 && isColumn(arg, name)) ? [] : [[name]]
+    if (name === undefined || (index === 0 && isColumn(arg, name))) return []
+    return [{ of: index > 0 ? '…' : literal ? undefined : nameOf(arg), name }]
   })
 }
 
@@ -52,7 +72,7 @@ export function callsOf(type: string, fields: Fields): string[][] {
     case 'FuncCall':
       return [nameParts(fields['funcname'])]
     case 'A_Indirection':
-      return callsOfFields(fields)
+      return fieldCalls(fields).map(({ name }) => [name])
     case 'A_Expr':
       return callsOfOperator(fields['name'])
     // `a OPERATOR(schema.=) ANY (SELECT …)`

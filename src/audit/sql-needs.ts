@@ -4,8 +4,8 @@
  */
 import type { AllowedClass } from '../config/schema.ts'
 import type { StatementClass } from './classification.ts'
-import { dotted, type Fields, isFields, listOf, nodeOf, textOf } from './parse-tree.ts'
-import { callsOf } from './sql-calls.ts'
+import { dotted, type Fields, identifier, isFields, listOf, nodeOf, textOf } from './parse-tree.ts'
+import { callsOf, type FieldCall, fieldCalls } from './sql-calls.ts'
 import { classesOfCall, LOCKING, NOTIFYING } from './sql-effects.ts'
 import { type Guard, modesOf, type SettingChange, setConfigOf, settingOfRow, settingsOf } from './sql-settings.ts'
 
@@ -16,6 +16,8 @@ export interface Need {
   what: string
   /** Of SET ROLE: a session that has this role anyway needs nothing for it. */
   role?: string
+  /** Of `(of).name`, which needs nothing if it is a column. That is for PostgreSQL's catalog to know. */
+  field?: { of: string; name: string }
 }
 
 export interface Needs {
@@ -60,8 +62,22 @@ const EVALUATES = new Set(['AlterTableStmt', 'AlterDomainStmt', 'CreateStmt', 'I
 const TWO_PHASE = /^TRANS_STMT_(?:PREPARE|COMMIT_PREPARED|ROLLBACK_PREPARED)$/
 
 function add(into: Collected, what: string, ...classes: readonly AllowedClass[]): void {
-  const key = classes.join()
-  if (!into.needs.has(key)) into.needs.set(key, { classes, what })
+  addNeed(into, { classes, what })
+}
+
+function addNeed(into: Collected, need: Need): void {
+  const key = need.classes.join()
+  const known = into.needs.get(key)
+  // What may be a column can be written otherwise, which does not help who needs the class for something else as well.
+  if (known === undefined || (known.field !== undefined && need.field === undefined)) into.needs.set(key, need)
+}
+
+function addField(into: Collected, { of, name }: FieldCall): void {
+  const classes = classesOfCall([name])
+  if (classes.includes('READ')) return
+  const column = identifier(name)
+  if (of === undefined) add(into, `function ${dotted([name])}`, ...classes)
+  else addNeed(into, { classes, what: `(${of}).${column} as a call of ${column}(${of})`, field: { of, name } })
 }
 
 function addSetting(into: Collected, { name, value, identity, guard }: SettingChange): void {
@@ -77,6 +93,10 @@ function addCalls(into: Collected, type: string, fields: Fields): void {
   const setting = type === 'FuncCall' ? setConfigOf(fields) : undefined
   if (setting !== undefined) {
     addSetting(into, setting)
+    return
+  }
+  if (type === 'A_Indirection') {
+    for (const call of fieldCalls(fields)) addField(into, call)
     return
   }
   for (const parts of callsOf(type, fields)) {

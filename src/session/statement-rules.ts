@@ -7,6 +7,8 @@
 import { isAscii, isUtf8 } from 'node:buffer'
 import type { Classification } from '../audit/classification.ts'
 import { jsonValue } from '../audit/json.ts'
+import { identifier } from '../audit/parse-tree.ts'
+import type { Need } from '../audit/sql-needs.ts'
 import { type Guard, isPlainEncoding } from '../audit/sql-settings.ts'
 import { printable, quote } from '../config/quote.ts'
 import { AccessError } from '../errors.ts'
@@ -101,7 +103,8 @@ export function createStatementRules({ grant, limit, parameters, read }: Stateme
       if (unmet !== undefined) {
         const why = `${printable(unmet.what)} needs ${list(unmet.classes, 'or')}, and ${allowed}`
         const writes = limit.readOnly && unmet.classes.every((one) => WRITING.has(one))
-        return { why, ...more, ...(writes ? { sqlstate: READ_ONLY_TRANSACTION } : {}) }
+        const hint = unmet.field === undefined ? {} : { hint: fieldHint(unmet.field, unmet.classes) }
+        return { why, ...hint, ...more, ...(writes ? { sqlstate: READ_ONLY_TRANSACTION } : {}) }
       }
       const guard = guards.find((one) => one !== 'read_only' || limit.readOnly)
       if (guard !== undefined) return { why: guarded[guard], ...more }
@@ -153,6 +156,18 @@ function tooLong(limits: string): Reason {
     why: `it is longer than ${MAX_TEXT_BYTES / 1024} KiB, and ${limits}`,
     hint: 'Send data by COPY or as parameters, or several statements one by one.',
   }
+}
+
+/**
+ * `(x).*` passes: all columns of x, and never a call. The name alone is a column too, while `it.city` would call `city(address)` where there is
+ * none (tried, 15 and 18); in quotes because `user` would be a call.
+ */
+function fieldHint({ of, name }: NonNullable<Need['field']>, classes: readonly string[]): string {
+  const instead = `(SELECT "${name.replaceAll('"', '""')}" FROM (SELECT (${of}).*) AS it)`
+  return printable(
+    `(${of}).${identifier(name)} is a column of a composite value, or a call where there is no such column; its text does not tell which. ` +
+      `For the column, write ${instead} in its place. For the call, ask the operator for a rule that allows ${list(classes, 'or')}.`,
+  )
 }
 
 function list(words: readonly string[], last: 'and' | 'or'): string {

@@ -231,6 +231,23 @@ describe('invariant 23: a rule asks for what a statement can do', () => {
       { classes: ['FUNCTION'], what: 'function f' },
     ])
   })
+
+  test.each<[string, string, { of: string; name: string } | undefined]>([
+    ['select (a).b', '(a).b as a call of b(a)', { of: 'a', name: 'b' }],
+    ['select ("A".b.c)."D e"', '("A".b.c)."D e" as a call of "D e"("A".b.c)', { of: '"A".b.c', name: 'D e' }],
+    ['select ($2).b', '($2).b as a call of b($2)', { of: '$2', name: 'b' }],
+    ['select (a.b.c.d).e', '(…).e as a call of e(…)', { of: '…', name: 'e' }],
+    ['select a[1].b, (a).*', '(…).b as a call of b(…)', { of: '…', name: 'b' }],
+    ['select (aclexplode(a)).grantee.b', '(…).b as a call of b(…)', { of: '…', name: 'b' }],
+    ['select (a).b, (c).d', '(a).b as a call of b(a)', { of: 'a', name: 'b' }],
+    ["select ('a').b", 'function b', undefined],
+    ['select (a).b, f(1)', 'function f', undefined],
+    ['select f(1), (a).b', 'function f', undefined],
+    ['select (f(1)).b', 'function f', undefined],
+  ])('a field that may be a column is told as it is written: %s', (sql, what, field) => {
+    const [, need] = analyze(sql).statements[0]?.needs ?? []
+    expect(need).toEqual({ classes: ['FUNCTION'], what, ...(field && { field }) })
+  })
 })
 
 describe('invariant 22: in which encodings a statement can be read', () => {

@@ -228,7 +228,7 @@ describe('invariant 23: what a statement can do counts', () => {
   test.each([
     ['select public.add(1)', 'E 42501 statement refused: function public.add needs FUNCTION'],
     ['select (1).add', 'E 42501 statement refused: function add needs FUNCTION'],
-    ['select (n).add from numbers', 'E 42501 statement refused: function add needs FUNCTION'],
+    ['select (n).add from numbers', 'E 42501 statement refused: (n).add as a call of add(n) needs FUNCTION'],
     ["select ('/etc/passwd').pg_read_file", 'E 42501 statement refused: function pg_read_file needs FUNCTION'],
     ['create schema own grant usage on schema public to public', 'E 42501 statement refused: GRANT needs ROLE'],
     ['do $$ begin truncate numbers; end $$', 'E 42501 statement refused: DO needs FUNCTION'],
