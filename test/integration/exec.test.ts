@@ -15,20 +15,22 @@ import { type ExecOptions, startExec, UNTIL } from '../support/exec.ts'
 import { RULES, type Stage, startStage } from '../support/pgusher.ts'
 import { eventually, postgresVersions, setupShop } from '../support/postgres.ts'
 
-/** Seconds. pgusher takes a token until 30 s after its end, so these are over eight seconds after they were issued. */
-const LIFE = -22
-const OVER_AFTER = (30 + LIFE) * 1_000
+/**
+ * Seconds. pgusher takes a token until 30 s after its end, so the first are over eight seconds after they were issued. Where a machine is too
+ * busy for a job to begin in that time, the next ones do.
+ */
+const LIVES = [-22, 0, 60]
+const LEEWAY = 30
+/** Milliseconds in which a job begins on any machine. */
+const PATIENCE = 60_000
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 const JDBC = '/usr/share/java/postgresql.jar'
 
 let stage: Stage
 let ci: SimulatedCi
-let gitlab: SimulatedCi
 let issuer: CiIssuer
-/** Begin with the file and go on at its end, when their first tokens are over. */
-let pools: { github: Started; gitlab: Started }
-/** No older than the first tokens of the pools. */
-let copy: { token: string; issuedAt: number }
+/** They begin with the file and go on at its end. */
+let pools: Pools
 const opened = new AsyncDisposableStack()
 beforeAll(async () => {
   issuer = await startCiIssuer()
@@ -48,13 +50,9 @@ beforeAll(async () => {
     ...(server === undefined ? {} : { upstream: { server, shop: await setupShop(server) } }),
   })
   opened.use(stage)
-  ci = await simulateCi('github-actions', issuer, { lifeSeconds: LIFE })
+  ci = await simulateCi('github-actions', issuer)
   opened.defer(() => ci.close())
-  gitlab = await simulateCi('gitlab', issuer, { lifeSeconds: LIFE })
-  opened.defer(() => gitlab.close())
-  pools = { github: exec(node(poolProgram())), gitlab: exec(node(poolProgram()), { job: gitlab, user: 'shop_reader' }) }
-  await eventually(async () => [pools.github, pools.gitlab].every(({ stdout }) => stdout().endsWith('\n')))
-  copy = { token: await issuer.token('github-actions', { lifeSeconds: LIFE }), issuedAt: Date.now() }
+  pools = await startPools()
 })
 afterAll(() => opened.disposeAsync())
 
@@ -64,6 +62,48 @@ const exec = (command: readonly string[], { job = ci, env, options = [], ...rest
 const ended = (command: readonly string[], options: Options = {}): Promise<Finished> => exec(command, options).finished
 const node = (script: string): string[] => [process.execPath, '--input-type=module', '-e', script]
 const goOn = (): string => join(stage.directory, 'go-on')
+
+async function closing(simulated: Promise<SimulatedCi>): Promise<SimulatedCi & AsyncDisposable> {
+  const ci = await simulated
+  return Object.assign(ci, { [Symbol.asyncDispose]: () => ci.close() })
+}
+
+/** Jobs that have begun, and go on when the tokens of their first connections are over. */
+interface Pools {
+  github: Started
+  gitlab: Started
+  /** No older than their first tokens, and when it is over, in milliseconds since the epoch. */
+  token: string
+  over: number
+  /** Tickets that were given back before. */
+  returned: number
+}
+
+async function startPools(): Promise<Pools> {
+  for (const lifeSeconds of LIVES) {
+    const jobs = [simulateCi('github-actions', issuer, { lifeSeconds }), simulateCi('gitlab', issuer, { lifeSeconds })]
+    const [first, second] = await Promise.all(jobs)
+    if (first === undefined || second === undefined) break
+    opened.defer(async () => void (await Promise.all([first.close(), second.close()])))
+    const github = exec(node(poolProgram()), { job: first })
+    const gitlab = exec(node(poolProgram()), { job: second, user: 'shop_reader' })
+    if ((await Promise.all([hasBegun(github), hasBegun(gitlab)])).every(Boolean)) {
+      const token = await issuer.token('github-actions', { lifeSeconds })
+      const returned = (await stage.events('ticket.returned')).length
+      return { ...{ github, gitlab, token, returned }, over: Date.now() + (LEEWAY + lifeSeconds) * 1_000 }
+    }
+    for (const { child } of [github, gitlab]) child.kill()
+    await Promise.all([github.finished, gitlab.finished])
+  }
+  throw new Error('no job began before its token was over')
+}
+
+/** False where it ended instead. */
+async function hasBegun({ stdout, child }: Started): Promise<boolean> {
+  const printed = (): boolean => stdout().endsWith('\n')
+  await eventually(async () => printed() || child.exitCode !== null, PATIENCE)
+  return printed()
+}
 
 function poolProgram(): string {
   return `
@@ -165,13 +205,14 @@ if (await available('psql')) {
   })
 
   test.runIf(await available('pgbench'))('pgbench -C: a connection for each transaction', async () => {
-    const asked = ci.asked.length
+    // Tokens that are over when they are made, and taken for 30 s more: none is used once more, but by connections that are made at the same moment.
+    await using job = await closing(simulateCi('github-actions', issuer, { lifeSeconds: 0 }))
     const script =
       'pgbench -i -q && pgbench -n -S -C -c 3 -t 5 && psql -Xqc "drop table pgbench_accounts, pgbench_branches, pgbench_history, pgbench_tellers"'
-    const { code, stdout, stderr } = await ended(['sh', '-c', script])
+    const { code, stdout, stderr } = await ended(['sh', '-c', script], { job })
     expect({ code, stderr }).toMatchObject({ code: 0 })
     expect(stdout).toContain('number of transactions actually processed: 15/15')
-    expect(ci.asked.length).toBeGreaterThan(asked + 5)
+    expect(job.asked.length).toBeGreaterThan(5)
   })
 }
 
@@ -182,9 +223,11 @@ test.runIf(existsSync(JDBC) && (await available('java')))('a program on JDBC, by
 })
 
 test('pools of node-postgres connect anew when the tokens of their first connections are long over', async () => {
-  await eventually(async () => Date.now() > copy.issuedAt + OVER_AFTER)
-  await expect(stage.session({ token: copy.token }, async () => {})).rejects.toThrow('the token expired')
-  expect((await stage.events('ticket.returned')).length).toBe(0)
+  const { token, over, returned } = pools
+  await eventually(async () => Date.now() > over, Math.max(0, over - Date.now()) + PATIENCE)
+  await expect(stage.session({ token }, async () => {})).rejects.toThrow('the token expired')
+  const ticketsReturned = async (): Promise<number> => (await stage.events('ticket.returned')).length
+  expect(await ticketsReturned()).toBe(returned)
   await writeFile(goOn(), '')
   expect(await pools.github.finished).toMatchObject({
     ...{ code: 0, stdout: 'shop_migrator\nshop_migrator true\n' },
@@ -195,8 +238,8 @@ test('pools of node-postgres connect anew when the tokens of their first connect
     ...{ code: 0, stdout: 'shop_reader\nshop_reader true\n' },
     stderr: expect.stringMatching(new RegExp(`^pgusher: GitLab CI/CD, repository acme/shop, .*; a ticket ${UNTIL}\n$`)),
   })
-  await stage.waitForEvent('ticket.returned')
-})
+  await eventually(async () => (await ticketsReturned()) === returned + 1)
+}, 240_000)
 
 test('where the rule gives no tickets the one token is used, and that is said', async () => {
   const env = { MY_TOKEN: await issuer.token('github-actions') }
