@@ -157,7 +157,7 @@ describe('jobs', () => {
       for (const script of scriptsOf(page).filter((text) => text.includes('pgusher exec'))) {
         expect({ name, ...parseExec((await run(script)).split('\0').slice(0, -1)) }).toMatchObject({
           name,
-          command: ['psql', '-f', 'migrate.sql'],
+          command: ['psql', '-v', 'ON_ERROR_STOP=1', '-f', 'migrate.sql'],
           options: { server: { host: 'pgusher.acme.example', port: 6432 }, user, database },
         })
       }
