@@ -183,12 +183,13 @@ export class SessionEnding {
       fromUpstream.discard()
       fromClient.detach()
       void lastWords(client, errorFrame(error))
+      // Not sooner: a walsender goes at Terminate and at FIN, and takes along what is left of the message under way.
+      this.#finishUpstream()
       // TLS tells a turn later of what the kernel has taken.
       setImmediate(() => {
         left = client.writableLength
       })
     })
-    this.#finishUpstream()
     // A client that takes what was sent to it, if slowly, is left to its last words, which have an end of their own.
     this.#after(END_GRACE, () => (client.writableLength < left ? this.#cutUpstream() : this.#destroyBoth()))
   }
