@@ -13,10 +13,17 @@ export interface Admitted {
   grant: Grant
 }
 
-/** Undefined where it would, with the same role and database and no class of statements less; else what the session is told. @param now milliseconds since the epoch */
+/** Undefined where it would, with the same role and database and no class of statements or right less; else what the session is told. @param now milliseconds since the epoch */
 export function noLongerAllowed(policy: Policy, admitted: Admitted, now: number): AccessError | undefined {
+  const { grant } = admitted
   const found = grantOfNow(policy, admitted, now)
-  return found !== undefined && allowsAsMuch(found, admitted.grant) ? undefined : policyChanged()
+  const asMuch = found !== undefined && allowsAsMuch(found, grant) && hasRightsOf(found, grant)
+  return asMuch ? undefined : policyChanged()
+}
+
+/** A session keeps what its grant gave it, and a login that may replicate can use that in other ways than by a stream of the log. */
+function hasRightsOf(after: Grant, before: Grant): boolean {
+  return (after.replication || !before.replication) && (after.functionCall || !before.functionCall)
 }
 
 /** What the policy gives for the same database, role and rule; undefined where it gives that no more. */

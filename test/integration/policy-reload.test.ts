@@ -3,6 +3,8 @@ import { expect, test } from 'vitest'
 import { withinLockTimeout } from '../support/lock-timeout.ts'
 import { type ConfigInput, RULES, startStage } from '../support/pgusher.ts'
 import { eventually, withClient } from '../support/postgres.ts'
+import { query, rawSession } from '../support/raw-client.ts'
+import { endOf } from '../support/statement-events.ts'
 
 test('invariant 42: a reload during a login counts for it', async () => {
   await using stage = await startStage()
@@ -44,6 +46,28 @@ test('invariant 42: an event that the issuer no longer allows ends its sessions'
     expect(await gone).toMatchObject({ code: '57P01' })
   })
 })
+
+test.each(['replication', 'function_call'])(
+  'invariant 42: a reload that takes %s away ends the sessions that have it, one that gives it ends none',
+  async (right) => {
+    const rules = (given: boolean) => {
+      const { allow } = RULES[0]!
+      return { rules: [{ ...RULES[0]!, allow: { ...allow!, [right]: given } }] }
+    }
+    await using stage = await startStage(rules(false))
+    // To make roles that may replicate.
+    await stage.admin('alter role pgusher_admin replication')
+    const token = await stage.token()
+    using without = await rawSession(stage, { token })
+    expect(await stage.reload(rules(true))).toBe(true)
+    const parameters = right === 'replication' ? { replication: 'database' } : {}
+    using having = await rawSession(stage, { token }, { parameters })
+    expect(await stage.reload(rules(false))).toBe(true)
+    expect(await having.rest()).toEqual(['E 57P01 session ended: the policy was changed and no longer allows it'])
+    expect((await endOf(stage, having.port)).pgusher).toMatchObject({ end_reason: 'policy' })
+    expect(await without.ask(query('select 1'))).toContain('D 1')
+  },
+)
 
 test('a reload takes a database away: its sessions end, and what was made there is taken back', async () => {
   await using stage = await startStage()
