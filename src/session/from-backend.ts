@@ -37,6 +37,8 @@ const AMBIGUOUS =
 export function createBackendHandler(tracker: StatementTracker, rules: BackendRules): FrameHandler {
   /** In place of the error at hand. */
   let instead: Buffer | undefined
+  /** START_REPLICATION has two CommandComplete: one when the stream has ended, and its own. */
+  let streaming = false
 
   function refuse(what: string): number {
     rules.stop('protocol', new AccessError('upstream_lost', `session ended: PostgreSQL sent ${what}`))
@@ -103,6 +105,7 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
         tracker.copyOutStarted()
         return 0
       case B.CopyBothResponse:
+        streaming = true
         return rules.replication ? 0 : refuse('CopyBothResponse in a session without replication')
       case B.ParameterDescription:
       case B.NoticeResponse:
@@ -115,14 +118,17 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
   }
 
   function onBody(type: number, buffer: Buffer, start: number, end: number): boolean {
-    if (type === B.CommandComplete) tracker.commandComplete(buffer, start, end)
-    else if (type === B.ReadyForQuery) tracker.ready(buffer[start]!)
+    if (type === B.CommandComplete) {
+      if (!streaming) tracker.commandComplete(buffer, start, end)
+      streaming = false
+    } else if (type === B.ReadyForQuery) tracker.ready(buffer[start]!)
     else if (type === B.ErrorResponse) return onError(parseErrorFields(buffer.subarray(start, end)))
     else onParameterStatus(buffer, start, end)
     return true
   }
 
   function onError(fields: Map<string, string>): boolean {
+    streaming = false
     const severity = fields.get('V') ?? fields.get('S')
     const fatal = severity === 'FATAL' || severity === 'PANIC'
     tracker.error(sqlstateOf(fields) ?? 'XX000', fatal)

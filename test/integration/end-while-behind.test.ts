@@ -11,7 +11,7 @@ import { AT_ONCE } from '../support/at-once.ts'
 import { onEachPostgres } from '../support/each-postgres.ts'
 import type { ConfigInput, RuleInput, Stage, StageEvent } from '../support/pgusher.ts'
 import { eventually } from '../support/postgres.ts'
-import { copyData, copyDone, query, type RawClient, rawSession, shown } from '../support/raw-client.ts'
+import { copyData, copyDone, query, type RawClient, rawSession, shown, terminate } from '../support/raw-client.ts'
 import { statementsOf } from '../support/statement-events.ts'
 
 const ruleOf = (name: string, repository_id: string, more: Partial<RuleInput['allow']> = {}): RuleInput => ({
@@ -171,6 +171,7 @@ async function expectOver(stage: Stage, { port, took }: Ending, reason: string):
   await stage.waitForNoRoles()
 }
 
+const MESSAGES = `proto_version '1', publication_names 'none', messages 'true'`
 const WAL_BYTES = 64_000_000
 
 function replication(stageOf: () => Stage, version: number): void {
@@ -203,8 +204,7 @@ function replication(stageOf: () => Stage, version: number): void {
       { tls: 'none', parameters: { replication: 'database' } },
     )
     await client.ask(query('CREATE_REPLICATION_SLOT one TEMPORARY LOGICAL pgoutput'))
-    const options = `proto_version '1', publication_names 'none', messages 'true'`
-    client.send(query(`START_REPLICATION SLOT one LOGICAL 0/0 (${options})`))
+    client.send(query(`START_REPLICATION SLOT one LOGICAL 0/0 (${MESSAGES})`))
     expect(await client.until('W')).toEqual(['W'])
     await stage.admin(
       `select pg_logical_emit_message(false, 'one', repeat('x', ${LARGE})); select pg_switch_wal()`,
@@ -241,6 +241,28 @@ function replication(stageOf: () => Stage, version: number): void {
     expect(ending.bytes).toBeLessThan(WAL_BYTES)
     await expectOver(stageOf(), ending, reason)
   })
+
+  test.each(['physical', 'logical'])(
+    'a %s stream that its client ends is one statement that succeeded',
+    async (kind) => {
+      const stage = stageOf()
+      const token = await tokenOf(stage, REPLICATE)
+      using client = await rawSession(stage, { token }, { parameters: { replication: 'database' } })
+      const how = kind === 'physical' ? `PHYSICAL ${from}` : `SLOT own LOGICAL 0/0 (${MESSAGES})`
+      if (kind === 'logical') await client.ask(query('CREATE_REPLICATION_SLOT own TEMPORARY LOGICAL pgoutput'))
+      client.send(query(`START_REPLICATION ${how}`))
+      await client.until('W')
+      client.send(copyDone)
+      await client.skipUntil('Z')
+      expect(await client.ask(query('IDENTIFY_SYSTEM'))).toContain('C IDENTIFY_SYSTEM')
+      client.send(terminate)
+      const succeeded = (sql: string) => ({ sql: expect.stringContaining(sql), outcome: 'success', batch: 0 })
+      expect((await statementsOf(stage, client.port)).slice(-2)).toMatchObject(
+        ['START_REPLICATION', 'IDENTIFY_SYSTEM'].map(succeeded),
+      )
+      expect(await statementsOf(stage, client.port)).toHaveLength(kind === 'logical' ? 3 : 2)
+    },
+  )
 
   test('a client that is in the middle of a message of its own is told as well', async () => {
     const speaks = async (client: RawClient): Promise<void> => {
