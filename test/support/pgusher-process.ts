@@ -26,7 +26,12 @@ export interface RunningPgusher {
 
 /** @throws Error with the diagnostics of a configuration that does not load */
 export async function startInProcess(configFile: string, logFile: string): Promise<RunningPgusher> {
-  const log = createLog({ level: 'info', destination: { write: (line: string) => appendFileSync(logFile, line) } })
+  let over = false
+  const write = (line: string): void => {
+    // A session that was cut off is cancelled for 0.4 s more, and the file may be gone by then.
+    if (!over) appendFileSync(logFile, line)
+  }
+  const log = createLog({ level: 'info', destination: { write } })
   const result = await startProxy({ configFile, env: process.env, log, classifyWithin: 20_000 })
   if (!result.ok) throw new Error(formatDiagnostics(result.diagnostics))
   const { proxy } = result
@@ -38,7 +43,9 @@ export async function startInProcess(configFile: string, logFile: string): Promi
     reload: () => proxy.reload(),
     rotateAudit: () => proxy.rotateAudit(),
     stop() {
-      stopped ??= proxy.shutdown()
+      stopped ??= proxy.shutdown().finally(() => {
+        over = true
+      })
       return stopped
     },
   }
