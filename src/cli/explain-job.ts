@@ -21,9 +21,13 @@ export interface JobSource {
 /** @throws AccessError as the verifier, or for a file that can't be read and an issuer that isn't known. */
 export async function identifyJob(config: Config, options: JobSource): Promise<Principal> {
   if (options.tokenFile !== undefined) {
+    const token = (await readText(options.tokenFile)).trim()
+    if (token === '') {
+      throw new AccessError('token_missing', `the file ${options.tokenFile} is empty, where a token is wanted`)
+    }
     const verifier = createVerifier(config.issuers)
     try {
-      return await verifier.verify((await readText(options.tokenFile)).trim())
+      return await verifier.verify(token)
     } finally {
       verifier.close()
     }

@@ -134,6 +134,10 @@ function wrapped(text: string): Mistake | undefined {
       'the password looks like the path of a file that holds the token: put what the file holds into the password, as PGPASSWORD="$(cat FILE)" does',
     )
   }
+  // JavaScript counts a byte order mark among white space.
+  if (/^\s+eyJ/.test(text)) {
+    return malformed('a blank, a line break or a byte order mark stands in front of the token: take it away')
+  }
   if (/^eyJ[\w.-]*\s/.test(text)) {
     return malformed(
       'the token has a line break or a blank in it: something wrapped its lines, or put two values together',

@@ -113,6 +113,7 @@ test('a token is verified with the keys of its issuer', async () => {
     'pgusher.yaml': HEAD.replace('    audience:', '    jwks_file: jwks.json\n    audience:') + RULES,
     'jwks.json': JSON.stringify({ keys: [key.jwk] }),
     'good.jwt': `${await token({})}\n`,
+    'empty.jwt': '\n',
     'old.jwt': await token({ iat: now - 900, exp: now - 600 }),
     'forged.jwt': await signingKey('k1', 'RS256').sign({
       ...GITHUB_JOB,
@@ -132,6 +133,12 @@ test('a token is verified with the keys of its issuer', async () => {
   expect(await run('forged.jwt')).toMatchObject({
     code: 1,
     stdout: expect.stringContaining('denied: signature_invalid'),
+  })
+  expect(await run('empty.jwt')).toMatchObject({
+    code: 1,
+    stdout: expect.stringMatching(
+      /denied: token_missing[\s\S]*the file .*empty\.jwt is empty, where a token is wanted/,
+    ),
   })
   expect(await run('gone.jwt')).toMatchObject({
     code: 1,
