@@ -2,7 +2,7 @@
 import { resolve } from 'node:path'
 import { Command, Option } from 'commander'
 import { findAudience } from '../client/audience.ts'
-import { errorText } from '../client/refusal.ts'
+import { errorText, withoutDenialId } from '../client/refusal.ts'
 import { hostAndPort, type ServerAddress } from '../client/server-address.ts'
 import { ApiUnavailable, createServerApi, type WhoAmI } from '../client/server-api.ts'
 import { findTokenSource, type TokenSource } from '../client/token-source.ts'
@@ -134,8 +134,10 @@ function about(source: TokenSource | undefined): object {
   return { source: { name, preset, refetchable } }
 }
 
+/** As pgusher's own answers have it, the id apart from the message. */
 function errorJson({ code, sqlstate, message, detail, hint }: AccessError): object {
-  return { code, sqlstate, message, detail, hint }
+  const [, id] = / \[(D-\w+)\]$/.exec(message) ?? []
+  return { code, sqlstate, message: id === undefined ? message : withoutDenialId(message), detail, hint, id }
 }
 
 function printJson(value: object): void {

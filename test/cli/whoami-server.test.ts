@@ -132,6 +132,9 @@ test("a token that is refused is shown with its own claims, and the server's wor
   )
   expect(stdout).toMatch(/^ {2}aud +of-somebody-else$/m)
   expect(stdout).not.toContain(requests[0]?.token)
+  const json = await ask('--audience', 'of-somebody-else', '--format', 'json')
+  expect(json.code).toBe(1)
+  expect(JSON.parse(json.stdout)).toMatchObject({ error })
 })
 
 test.each<[string, [number, unknown]]>([
