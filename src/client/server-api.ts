@@ -7,7 +7,7 @@ import { z } from 'zod'
 import { PRESET_NAMES, type PresetName } from '../config/schema.ts'
 import { AccessError, DENIAL_SQLSTATE, type DenialCode } from '../errors.ts'
 import { AUDIENCE_PATH, TOKEN_PATH, WHOAMI_PATH } from '../http/api.ts'
-import { explainFailure } from '../upstream/failure.ts'
+import { explainFailure, unreachable } from '../upstream/failure.ts'
 import { systemCertificates } from '../upstream/transport.ts'
 import { hostAndPort, type ServerAddress, serverPeer } from './server-address.ts'
 
@@ -218,6 +218,7 @@ async function send({ server, caFile, signal }: ServerApiOptions, question: Ques
     signal?.throwIfAborted()
     if (speaksNoHttp(thrown)) throw new ApiUnavailable('it speaks no HTTP on this port', { cause: thrown })
     if (limit.aborted) throw new ApiUnavailable(`no answer within ${TIMEOUT / 1_000} s`, { cause: thrown })
+    if (speaksNoTls(thrown)) throw unreachable(peer, 'what answers there speaks no TLS', thrown)
     throw explainFailure(peer, 'connecting', thrown)
   }
 }
@@ -235,6 +236,11 @@ function speaksNoHttp(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false
   const code = 'code' in thrown ? String(thrown.code) : ''
   return code === 'ECONNRESET' || code.startsWith('HPE_') || /no application protocol/i.test(thrown.message)
+}
+
+/** What OpenSSL says of bytes that begin no TLS record, such as those of a plain HTTP server. */
+function speaksNoTls(thrown: unknown): boolean {
+  return thrown instanceof Error && /wrong version number|packet length too long/i.test(thrown.message)
 }
 
 async function readAnswer(response: IncomingMessage): Promise<Answer> {

@@ -92,15 +92,23 @@ const NETWORK_ERRORS: Readonly<Record<string, (config: Endpoint) => string>> = {
   EACCES: (config) => `pgusher may not open ${addressText(config)}`,
 }
 
+const SELF_SIGNED = 'is self-signed and is not in the configured CA file'
+const OTHER_CA = 'comes from a CA that is not the configured one'
+/** Where no CA is configured, which is what is to be mended. */
+const WITHOUT_CA: Readonly<Record<string, string>> = {
+  [SELF_SIGNED]: "is self-signed and is not among the system's CAs",
+  [OTHER_CA]: "comes from a CA that is not among the system's",
+}
+
 /** OpenSSL's verification results as Node reports them in `code`. */
 const CERTIFICATE_ERRORS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'has expired',
   CERT_NOT_YET_VALID: 'is not valid yet',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'is self-signed and is not in the configured CA file',
-  SELF_SIGNED_CERT_IN_CHAIN: 'comes from a CA that is not the configured one',
-  UNABLE_TO_GET_ISSUER_CERT: 'comes from a CA that is not the configured one',
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'comes from a CA that is not the configured one',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'comes from a CA that is not the configured one',
+  DEPTH_ZERO_SELF_SIGNED_CERT: SELF_SIGNED,
+  SELF_SIGNED_CERT_IN_CHAIN: OTHER_CA,
+  UNABLE_TO_GET_ISSUER_CERT: OTHER_CA,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: OTHER_CA,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: OTHER_CA,
   CERT_SIGNATURE_FAILURE: 'has a signature that is not from the configured CA',
   CERT_REVOKED: 'is revoked',
   INVALID_PURPOSE: 'is not one for TLS servers',
@@ -112,10 +120,12 @@ function certificateText(code: string, { config, caSetting = '`tls.ca`' }: Peer)
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return `${of} is not for "${expectedName(config)}"`
   const problem = CERTIFICATE_ERRORS[code]
   if (problem === undefined) return undefined
-  const anchor =
-    config.tls.ca === undefined ? "one signed by a CA of the system's" : `one signed by the CA of ${caSetting}`
+  const ca = config.tls.ca !== undefined
+  const anchor = ca ? `one signed by the CA of ${caSetting}` : "one signed by a CA of the system's"
   const name = config.tls.mode === 'verify-full' ? ` for "${expectedName(config)}"` : ''
-  return `${of} ${problem} (expected: ${anchor}${name})`
+  const unknown = ca ? undefined : WITHOUT_CA[problem]
+  const what = unknown === undefined ? problem : `${unknown}: name its file by ${caSetting}`
+  return `${of} ${what} (expected: ${anchor}${name})`
 }
 
 /** Alerts by which a server turns down the client's certificate; with TLS 1.3 they arrive after our side of the handshake is done. */

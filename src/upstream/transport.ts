@@ -56,10 +56,14 @@ export async function openTransport(
 async function requestTls(socket: net.Socket): Promise<void> {
   socket.write(serialize.requestSsl())
   const answer = await firstChunk(socket)
+  const [byte = 0] = answer
+  // S, N, and E of an error: else it is another protocol, such as HTTP.
+  if (![0x53, 0x4e, 0x45].includes(byte)) {
+    throw new UpstreamUnusable('its answer to the request for TLS is not one of PostgreSQL')
+  }
   if (answer.length !== 1 || socket.readableLength !== 0) {
     throw new UpstreamUnusable('its answer to the request for TLS is followed by bytes in the clear')
   }
-  const [byte] = answer
   if (byte === 0x53) return // S
   if (byte === 0x4e) throw new UpstreamUnusable('it offers no TLS, and `tls.mode` demands it') // N
   throw new UpstreamUnusable('its answer to the request for TLS is not one of PostgreSQL')

@@ -1,6 +1,6 @@
 /** `pgusher whoami --server` against a server that answers by the script: what stands in for a pgusher, and one that refuses. */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import type { IncomingMessage } from 'node:http'
+import { createServer as createPlainServer, type IncomingMessage } from 'node:http'
 import { createServer, type Server } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -169,6 +169,20 @@ test('a certificate of another CA gets no token', async () => {
   const { port } = server.address() as AddressInfo
   const { code, stderr } = await runHere(['whoami', '-s', `127.0.0.1:${port}`, '--audience', 'a'], ci.env)
   expect(code).toBe(1)
-  expect(stderr).toMatch(/the certificate of 127\.0\.0\.1:\d+ comes from a CA that is not the configured one/)
+  expect(stderr).toMatch(
+    /the certificate of 127\.0\.0\.1:\d+ comes from a CA that is not among the system's: name its file by --ca \(/,
+  )
   expect(requests).toEqual([])
+})
+
+test('a port of another service is called that', async () => {
+  const plain = createPlainServer((_request, response) => void response.end())
+  await new Promise<void>((resolve) => plain.listen(0, '127.0.0.1', resolve))
+  const { port } = plain.address() as AddressInfo
+  const { code, stderr } = await runHere(['whoami', '-s', `127.0.0.1:${port}`, '--audience', 'a'], ci.env)
+  plain.close()
+  expect(code).toBe(1)
+  expect(stderr).toMatch(
+    /^pgusher: cannot connect to "127\.0\.0\.1:\d+": what answers there speaks no TLS\n {2}hint: .*--server/,
+  )
 })

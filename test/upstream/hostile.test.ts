@@ -30,6 +30,7 @@ describe('invariant 1: the answer of an upstream to the request for TLS', () => 
     ['a second S', Buffer.from('SS'), 'bytes in the clear'],
     ['N', Buffer.from('N'), 'offers no TLS'],
     ['an error in the clear', error({ S: 'FATAL', C: '57P03', M: 'injected' }), 'bytes in the clear'],
+    ['another protocol', Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'), 'not one of PostgreSQL'],
     ['another byte', Buffer.from('H'), 'not one of PostgreSQL'],
   ])('%s', async (_name, answer, reason) => {
     const thrown = await refusal(async (peer) => {
