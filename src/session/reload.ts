@@ -48,7 +48,8 @@ async function reload(
   if (!next.ok) {
     metrics.policyReload('failure')
     recorder.event(policyRejected(previous.policy, next.diagnostics))
-    for (const { file, line, column, message } of next.diagnostics) log.error({ file, line, column }, message)
+    for (const { file, line, column, hint, message } of next.diagnostics)
+      log.error({ file, line, column, hint }, message)
     log.error('the configuration was not reloaded; the last good one stays in force')
     return false
   }

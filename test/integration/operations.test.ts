@@ -72,7 +72,11 @@ test('invariant 42: a bad file changes nothing and is loud; a good one applies a
   expect(await stage.pgusher.reload()).toBe(false)
   const rejected = await stage.waitForEvent('policy.rejected')
   expect(JSON.stringify(rejected)).toContain('versoin')
-  expect(await readFile(stage.logFile, 'utf8')).toContain('the last good one stays in force')
+  const log = await readFile(stage.logFile, 'utf8')
+  expect(log).toContain('the last good one stays in force')
+  expect(log).toMatch(
+    /"level":"error",.*"column":\d+,"hint":"did you mean \\"version\\"\?","msg":"unknown key \\"versoin\\"/,
+  )
   const main = await stage.token()
   await stage.session({ token: main }, async (client) => client.query('select 1'))
 
