@@ -1,18 +1,22 @@
 /** Prometheus metrics, in a registry of their own. Labels come from closed sets only: nothing that a client chose. */
 import { AggregatorRegistry, Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { DENIAL_SQLSTATE } from '../errors.ts'
 
 export type SessionOutcome = 'success' | 'failure' | 'denied'
 export type StatementOutcome = 'success' | 'failure' | 'denied' | 'unknown'
 /** `in`: from the job to the upstream. */
 export type Direction = 'in' | 'out'
 export type ConnectStep = 'tls' | 'verify' | 'mint' | 'upstream' | 'total'
-export type CredentialKind = 'ephemeral-role' | 'client-certificate'
-export type CredentialEvent = 'issued' | 'reused' | 'revoked' | 'revoke_failed' | 'swept'
+const CREDENTIAL_KINDS = ['ephemeral-role', 'client-certificate'] as const
+export type CredentialKind = (typeof CREDENTIAL_KINDS)[number]
+const CREDENTIAL_EVENTS = ['issued', 'revoked', 'revoke_failed', 'swept'] as const
+export type CredentialEvent = (typeof CREDENTIAL_EVENTS)[number]
 /** `expired`: by the sweeper; `killed`: with its job. */
 export type TicketEvent = 'issued' | 'returned' | 'expired' | 'killed'
 /** `reused`: by a session; `refused`: there was no room; `evicted`: for a newer one; `odd`: not as it was when it was fresh; `ended`: with its credential, by a reload or a kill. */
 export type WarmOutcome = 'reused' | 'refused' | 'evicted' | 'odd' | 'expired' | 'ended'
-export type ReloadOutcome = 'success' | 'failure'
+const RELOAD_OUTCOMES = ['success', 'failure'] as const
+export type ReloadOutcome = (typeof RELOAD_OUTCOMES)[number]
 
 /** What exists now; read when Prometheus asks. */
 export interface LiveGauges {
@@ -85,6 +89,13 @@ function counters(registry: Registry) {
     auditFailures: counter('audit_failures_total', 'Times that the audit sink began to fail'),
     reloads: counter('policy_reload_total', 'Attempts to load a policy', ['outcome']),
   }
+}
+
+/** What alarms are made of is there from the start: Prometheus sees no increase in a series whose first value is 1. */
+function beginAtZero({ denials, credentials, reloads }: ReturnType<typeof counters>): void {
+  for (const code of Object.keys(DENIAL_SQLSTATE)) denials.inc({ code }, 0)
+  for (const kind of CREDENTIAL_KINDS) for (const event of CREDENTIAL_EVENTS) credentials.inc({ kind, event }, 0)
+  for (const outcome of RELOAD_OUTCOMES) reloads.inc({ outcome }, 0)
 }
 
 function registerIssuerKeys(registry: Registry, read: LiveGauges['issuerKeys']): void {
@@ -161,6 +172,7 @@ export function createMetrics(live: LiveGauges = {}, process?: string): Metrics 
   const registry = new Registry()
   if (process !== undefined) registry.setDefaultLabels({ worker: process })
   const count = counters(registry)
+  beginAtZero(count)
   const countStatements = statementCounter(registry)
   const steps = new Histogram({
     name: 'pgusher_connect_seconds',

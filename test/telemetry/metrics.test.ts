@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 
@@ -44,6 +45,17 @@ test('everything that is counted is in the text for Prometheus', async () => {
     expect(text.split('\n')).toContain(line)
   }
   expect(text).toContain('process_cpu_seconds_total')
+})
+
+test('what an alarm waits for is there with 0 before it first happens: from a series that only then appears, no increase is seen', async () => {
+  const operations = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
+  const alarms = [...operations.matchAll(/increase\((pgusher_\w+\{\w+="\w+"\})/g)].map(([, series = '']) => series)
+  expect(alarms).toHaveLength(3)
+  const samples = (await createMetrics().render()).split('\n').filter((line) => line.endsWith(' 0'))
+  for (const series of alarms) {
+    const [name = '', label = ''] = series.split(/[{}]/)
+    expect(samples.filter((line) => line.startsWith(`${name}{`) && line.includes(label))).not.toEqual([])
+  }
 })
 
 test('only the policy in force is shown', async () => {
