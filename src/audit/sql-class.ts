@@ -46,8 +46,13 @@ const CLASS_OF: Readonly<Record<string, StatementClass>> = {
 }
 
 const WRITES = new Set(['InsertStmt', 'UpdateStmt', 'DeleteStmt', 'MergeStmt'])
-/** They run code, or a text, that names tables of its own. */
-const HIDES_TABLES = new Set(['DoStmt', 'CallStmt', 'ExecuteStmt', 'LoadStmt', 'FetchStmt', 'ImportForeignSchemaStmt'])
+const HIDES_TABLES = new Set([
+  // They run code, or a text, that names tables of its own.
+  ...['DoStmt', 'CallStmt', 'ExecuteStmt', 'LoadStmt', 'FetchStmt', 'ImportForeignSchemaStmt'],
+  ...['CreateExtensionStmt', 'AlterExtensionStmt'],
+  // They mean all that belongs to a role, or lies in a database or tablespace.
+  ...['DropOwnedStmt', 'ReassignOwnedStmt', 'DropdbStmt', 'AlterTableMoveAllStmt'],
+])
 
 /** Reads and changes nothing as far as its name tells. */
 function harmless(parts: readonly string[]): boolean {
@@ -173,7 +178,10 @@ export function factsOf(statement: unknown): NodeFacts {
   const { type, fields } = node
   const names = namesIn(statement)
   const hidden =
-    names.unqualified || !names.functions.every(harmless) || names.statements.some((s) => HIDES_TABLES.has(s))
+    names.unqualified ||
+    names.unnamed ||
+    !names.functions.every(harmless) ||
+    names.statements.some((s) => HIDES_TABLES.has(s))
   const [label, summary] = [classOfNode(type, fields, names), summaryOf(type, fields, names)]
   return {
     ...{ class: label, tables: names.tables, tablesComplete: !hidden, summary, secret: holdsSecret(type, fields) },

@@ -7,6 +7,8 @@ export interface Names {
   tables: string[]
   /** A table without a schema: which one it is depends on the search path. */
   unqualified: boolean
+  /** It falls on tables that it does not name. */
+  unnamed: boolean
   /** Functions called, and operators of other schemas than pg_catalog, as parts of a qualified name. */
   functions: string[][]
   /** Types of the statements inside, the outermost first: CTEs, the query of COPY, EXPLAIN and so on. */
@@ -24,6 +26,30 @@ const BELONGS_TO_TABLE = new Set([
   'OBJECT_RULE',
 ])
 
+/** Commands that mean every table where this field of theirs is not there. */
+const WITHOUT_NAMES: Readonly<Record<string, string>> = {
+  VacuumStmt: 'rels',
+  ClusterStmt: 'relation',
+  ReindexStmt: 'relation',
+}
+
+/**
+ * CASCADE, all tables of a schema or of the database, what an extension made, and an index, which does not say whose it is. REVOKE's
+ * CASCADE goes to other roles, not to other tables.
+ */
+function fallsOnUnnamed(type: string, fields: Fields): boolean {
+  if (type === 'GrantStmt') return fields['targtype'] === 'ACL_TARGET_ALL_IN_SCHEMA'
+  if (fields['behavior'] === 'DROP_CASCADE') return true
+  const member = WITHOUT_NAMES[type]
+  if (member !== undefined && fields[member] === undefined) return true
+  if (type === 'RenameStmt' && fields['renameType'] === 'OBJECT_SCHEMA') return true
+  if (fields['removeType'] === 'OBJECT_EXTENSION') return true
+  if (type === 'AlterObjectSchemaStmt' && fields['objectType'] === 'OBJECT_EXTENSION') return true
+  return ['removeType', 'renameType', 'objtype', 'kind'].some((name) =>
+    /^(?:REINDEX_)?OBJECT_INDEX$/.test(textOf(fields[name])),
+  )
+}
+
 type Ctes = ReadonlySet<string>
 
 interface Collector {
@@ -31,6 +57,8 @@ interface Collector {
   relation(fields: Fields, ctes: Ctes): void
   /** DROP and COMMENT name objects as lists of strings, whatever they are. */
   objects(objectType: unknown, list: readonly unknown[]): void
+  /** The statement reaches tables that it does not name. */
+  unnamed(): void
   names(): Names
   functions: string[][]
   statements: string[]
@@ -40,7 +68,7 @@ function collector(): Collector {
   const tables = new Set<string>()
   const functions: string[][] = []
   const statements: string[] = []
-  let unqualified = false
+  let [unqualified, unnamed] = [false, false]
   const table = (parts: string[]): void => {
     if (parts.length === 1) unqualified = true
     tables.add(dotted(parts))
@@ -61,7 +89,10 @@ function collector(): Collector {
         if (parts.length > 0) table(parts)
       }
     },
-    names: () => ({ tables: [...tables], unqualified, functions, statements }),
+    unnamed() {
+      unnamed = true
+    },
+    names: () => ({ tables: [...tables], unqualified, unnamed, functions, statements }),
     functions,
     statements,
   }
@@ -85,6 +116,7 @@ function walkCtes(clause: Fields, outer: Ctes, into: Collector): Ctes {
 function noteNode(type: string, fields: Fields, into: Collector): void {
   if (/^[A-Z]\w*Stmt$/.test(type)) into.statements.push(type)
   into.functions.push(...callsOf(type, fields))
+  if (fallsOnUnnamed(type, fields)) into.unnamed()
   if (type === 'DropStmt') into.objects(fields['removeType'], listOf(fields['objects']))
   if (type === 'CommentStmt' || type === 'SecLabelStmt') into.objects(fields['objtype'], [fields['object']])
 }
