@@ -128,3 +128,39 @@ test('4, as far as a log without seals can tell: nothing is missing', async () =
   expect(last?.event).toBe('audit.stopped')
   expect(last?.at('pgusher.audit.last_seq')).toBe(seqs.length)
 })
+
+test.runIf(jqInstalled)(
+  'what docs/audit.md asks is answered, of a rotated log and of one that a killed pgusher left',
+  async () => {
+    const directory = temporaryFolder()
+    const path = join(directory, 'audit.jsonl')
+    const recorder = await openRecorder(auditConfig(path), { instance: 'i', log: () => {}, classifyWithin: 20_000 })
+    const late = job('18700000412', 's1')
+    if (late.principal === undefined) throw new Error('the test identity has a principal')
+    const session = recorder.session({ ...late, principal: { ...late.principal, expiresAt: 1_000 } }, 'full')
+    const other = recorder.session(job('2', 's2'), 'full')
+    for (const one of [session, other]) one.event({ event: 'session.started', outcome: 'success' })
+    session.statement(statement('drop table public.orders'))
+    session.statement(statement('drop owned by shop_migrator'))
+    await recorder.rotate()
+    session.statement(statement('select 1 from public.orders', { tx: 'failed' }))
+    const decision = { code: 'no_matching_rule', nearest: [{ rule: 'migrate' }] }
+    recorder.event({ event: 'session.denied', outcome: 'denied', fields: { pgusher: { decision } } }, job('3', 's3'))
+    other.event({ event: 'session.ended', outcome: 'success' })
+    await recorder.close()
+    const docs = readFileSync(new URL('../../docs/audit.md', import.meta.url), 'utf8')
+    const questions = [...docs.matchAll(/^jq .+$/gm)].map(([line]) =>
+      line.replace('2026-11-17T10', '2000').replace('2026-11-17T11', '3000'),
+    )
+    const answers = questions.map((line) => execFileSync('bash', ['-c', line], { cwd: directory, encoding: 'utf8' }))
+    expect(answers).toEqual([
+      expect.stringMatching(/^\[[^\n]*"drop table public\.orders"\]\n$/),
+      expect.stringMatching(/^\[[^\n]*"drop owned by shop_migrator"\]\n$/),
+      expect.stringMatching(/^\[[^\n]*"session\.started"(?:[^\n]*\n){4}$/),
+      expect.stringMatching(/^ *1 no_matching_rule\tmigrate-production\n$/),
+      expect.stringMatching(/^\["s1",\d+,"select 1 from public\.orders"\]\n$/),
+      's1\n',
+      's1\n',
+    ])
+  },
+)
