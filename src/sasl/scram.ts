@@ -121,6 +121,9 @@ function attributes(message: string, names: readonly string[]): string[] {
   })
 }
 
+const NOT_MINTED =
+  'not the one that was minted: the login was dropped or has another password, or it is not the server where it was minted'
+
 /** Refuses parameters other than the minted ones: whoever sent them does not hold the verifier that was stored for this login. */
 function checkServerFirst(serverFirst: string, secret: ScramSecret, clientNonce: string): string {
   const [nonce = '', salt = '', iterations = ''] = attributes(serverFirst, ['r', 's', 'i'])
@@ -130,10 +133,10 @@ function checkServerFirst(serverFirst: string, secret: ScramSecret, clientNonce:
     throw new ScramError('the SCRAM nonce of the server does not extend ours')
   }
   if (!ITERATIONS.test(iterations) || Number(iterations) !== secret.iterations) {
-    throw new ScramError('the SCRAM iteration count of the server is not the one that was minted')
+    throw new ScramError(`the SCRAM iteration count of the server is ${NOT_MINTED}`)
   }
   if (salt !== secret.salt.toString('base64')) {
-    throw new ScramError('the SCRAM salt of the server is not the one that was minted')
+    throw new ScramError(`the SCRAM salt of the server is ${NOT_MINTED}`)
   }
   return nonce
 }

@@ -218,6 +218,9 @@ describe.each(postgresVersions())('PostgreSQL $version', ({ start }) => {
       expect(thrown.cause).toBeInstanceOf(Error)
     }
     expect((await readFile(server.logFile, 'utf8')).slice(before)).not.toContain('a password of the job')
+    // PostgreSQL makes up parameters for a login that it does not know.
+    const dropped = await refusal({}, scramCredential('pgu_nobody', 'a password of the job'))
+    expect(causes(dropped)).toMatch(/is not the one that was minted: the login was dropped or has another password/)
   })
 
   test('pg_hba lines that are no SCRAM are refused', async () => {
