@@ -1,8 +1,8 @@
 /** `pgusher kill`. */
 import { userInfo } from 'node:os'
-import { Command, Option } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { printable } from '../config/quote.ts'
-import { KILL_PATH, type KillRequest } from '../http/control-request.ts'
+import { KILL_PATH, type KillRequest, killRequest } from '../http/control-request.ts'
 import type { KillResult, KillTarget } from '../session/kill.ts'
 import { addSocketOptions, ask, type SocketOptions, socketPath } from './control-client.ts'
 import { EXIT } from './exit-codes.ts'
@@ -25,7 +25,7 @@ export function killCommand(): Command {
     .addOption(new Option('--run <id-or-url>', 'all jobs of this run').conflicts(conflicts('run')))
     .addOption(new Option('--job <key>', 'the job attempt, by the key that sessions shows').conflicts(conflicts('job')))
     .addOption(new Option('--rule <name>', 'all jobs that this rule has let in').conflicts(conflicts('rule')))
-    .requiredOption('--reason <text>', 'for the job to read, and for the audit log')
+    .requiredOption('--reason <text>', 'for the job to read, and for the audit log', reasonText)
     .addHelpText(
       'after',
       `
@@ -45,6 +45,12 @@ Examples:
     .action(async (options: Options, command: Command) => {
       process.exitCode = await kill(options, command)
     })
+}
+
+function reasonText(text: string): string {
+  const reason = killRequest.shape.reason.safeParse(text)
+  if (!reason.success) throw new InvalidArgumentError('It is one line of up to 200 characters, and not empty.')
+  return reason.data
 }
 
 async function kill(options: Options, command: Command): Promise<number> {

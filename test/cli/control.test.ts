@@ -64,6 +64,8 @@ test('a job key is shown as a shell reads it, whatever somebody has named a bran
 test.each([
   ['nobody to ask', ['sessions']],
   ['nobody to end', ['kill', '--socket', 'a', '--reason', 'x']],
+  ['no reason', ['kill', '--socket', 'a', '--run', '1', '--reason', ' ']],
+  ['a reason of several lines', ['kill', '--socket', 'a', '--run', '1', '--reason', 'a\nb']],
   ['two to end', ['kill', '--socket', 'a', '--reason', 'x', '--run', '1', '--rule', 'r']],
 ])('%s is wrong usage', async (_name, args) => {
   expect(await runCli(args)).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(/^error: /) })
