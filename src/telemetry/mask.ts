@@ -14,8 +14,9 @@ const PATTERNS: readonly (readonly [RegExp, string])[] = [
   [/(\b[a-z][a-z\d+.-]{0,30}:\/\/[^\s:@/?#]{0,255}):[^\s@/]*@/gi, `$1:${MASK}@`],
   [/\b(bearer\s+)[\w.~+/=-]{8,}/gi, `$1${MASK}`],
   // password=…, "client_secret": "…", PASSWORD '…'. The quoted forms first, so that a quoted value with blanks goes as a whole.
+  // `id-token: write` is GitHub's permission, of which pgusher's own refusals speak.
   [
-    /((?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|id[_-]?token)["']?\s{0,8}(?:[=:]\s{0,8}|(?=')))(?:'[^']*(?:''[^']*)*'?|"[^"]*"?|[^\s,;&'"}{)(]+)/gi,
+    /((?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|id[_-]?token(?!: write["',;\s]))["']?\s{0,8}(?:[=:]\s{0,8}|(?=')))(?:'[^']*(?:''[^']*)*'?|"[^"]*"?|[^\s,;&'"}{)(]+)/gi,
     `$1${MASK}`,
   ],
 ]

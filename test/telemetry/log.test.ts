@@ -93,6 +93,9 @@ test.each([
   ['postgres://ci:hunter2@db:5432/shop', 'postgres://ci:[masked]@db:5432/shop'],
   ['Authorization: Bearer hunter2hunter2', 'Authorization: Bearer [masked]'],
   ['{"client_secret": "hunter2"}', '{"client_secret": [masked]}'],
+  // Of pgusher's own refusals, where a token is missing; no secret is that word.
+  ['a job with "permissions: id-token: write", and none', 'a job with "permissions: id-token: write", and none'],
+  ['id_token: write-1a2b3c', 'id_token: [masked]'],
   ['the password is wrong', 'the password is wrong'],
   ['password authentication failed for user "pgu_1"', 'password authentication failed for user "pgu_1"'],
   ['https://ci.acme.example:8443/job/1', 'https://ci.acme.example:8443/job/1'],
