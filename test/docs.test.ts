@@ -216,3 +216,11 @@ describe.each(postgresVersions())('the SQL of the README on PostgreSQL $version'
     }
   })
 })
+
+test('each HINT that errors.md shows is a sentence', () => {
+  const errors = readFileSync(new URL('../docs/errors.md', import.meta.url), 'utf8')
+  const hints = [...errors.matchAll(/^HINT: {2}(.+)$/gm)].map(([, hint = '']) => hint)
+  expect(hints.length).toBeGreaterThan(20)
+  // `pgusher` is a command's name, and a command may stand at the end.
+  expect(hints.filter((hint) => !/^(?:[A-Z]|pgusher\b).*[.?)]$/.test(hint) && !hint.includes('curl -sSf'))).toEqual([])
+})

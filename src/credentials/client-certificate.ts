@@ -57,7 +57,7 @@ export function createClientCertificateMinter(
   const { alias, config, dbname } = target
   const issue = (role: string, validUntil: number) =>
     issueClientCertificate(credentials.ca, role, now(), validUntil).catch((cause: unknown) => {
-      const hint = 'the operator finds the reason in the log of pgusher'
+      const hint = 'The operator finds the reason in the log of pgusher.'
       throw new AccessError('credential_failed', `the CA of database "${alias}" cannot sign`, { hint, cause })
     })
   const connected: WithConnection = async (role, work) => {

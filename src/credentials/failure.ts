@@ -38,7 +38,7 @@ const UNREACHABLE = /^(08...|53300|57P0.)$/
 export function adminFailure(alias: string, what: string, error: unknown): AccessError {
   if (error instanceof AccessError) return error
   const sqlstate = sqlstateOf(error)
-  const hint = 'the operator finds the reason in the log of pgusher'
+  const hint = 'The operator finds the reason in the log of pgusher.'
   if (sqlstate === undefined || UNREACHABLE.test(sqlstate)) {
     const text = `database "${alias}" cannot be reached by pgusher${sqlstate === undefined ? '' : ` (${sqlstate})`}`
     return new AccessError('upstream_unreachable', text, { hint, cause: error })

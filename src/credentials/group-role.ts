@@ -96,7 +96,7 @@ export async function requireSafeRole(
   kind: { login: boolean },
 ): Promise<RoleReport> {
   const report = await inspectRole(client, role, kind)
-  const hint = 'the operator changes the role or the rule; "pgusher check --live" lists every such role'
+  const hint = 'The operator changes the role or the rule; "pgusher check --live" lists every such role.'
   if (report === undefined) {
     throw new AccessError('credential_failed', `role "${role}" does not exist on database "${alias}"`, { hint })
   }

@@ -70,7 +70,7 @@ export function createLeases({ minterFor, onEvent, onTakeBack, now = Date.now }:
   const used = new Set<string>()
   let ended = false
   const refuseAfterEnd = (): void => {
-    if (ended) throw new AccessError('draining', 'pgusher is shutting down', { hint: 'connect again' })
+    if (ended) throw new AccessError('draining', 'pgusher is shutting down', { hint: 'Connect again.' })
   }
 
   return {

@@ -17,7 +17,7 @@ export function createSessionCount(): SessionCount {
     const held = sessions.get(key) ?? 0
     if (held >= maxConnections) {
       const hint =
-        'close a connection before opening another, use a smaller connection pool, or have max_connections of the rule raised'
+        'Close a connection before opening another, use a smaller connection pool, or have max_connections of the rule raised.'
       const text = `this job holds ${held} ${held === 1 ? 'session' : 'sessions'}, and rule "${rule}" allows no more than ${maxConnections}`
       throw new AccessError('limit_sessions', text, { hint })
     }

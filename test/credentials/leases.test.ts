@@ -173,6 +173,8 @@ describe('limits', () => {
     await expect(leases.acquire(principalOf('1'), { ...grant, role: 'shop_reader' })).rejects.toMatchObject({
       code: 'limit_sessions',
       sqlstate: '53300',
+      // A sentence, as every HINT.
+      hint: expect.stringMatching(/^[A-Z].*\.$/),
       message: 'this job holds 2 sessions, and rule "migrate-production" allows no more than 2',
     })
     expect(world.minted()).toBe(1)
