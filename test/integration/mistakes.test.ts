@@ -1,5 +1,6 @@
 /** The mistakes that everybody makes once, as a new user makes them, with five clients: MESSAGE alone says what to do next. */
 import { readFile } from 'node:fs/promises'
+import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ISSUER_SHAPES } from '../../src/cli/demo/issuer.ts'
 import { denialText, readDenial } from '../../src/cli/recorded-denial.ts'
@@ -254,6 +255,23 @@ test('docs/errors.md shows them as they look', async () => {
     const message = messageIn(shown.get('node-postgres')?.[index] ?? '').replace(/ \[D-\w+\]$/, '')
     expect(documents.includes(`FATAL:  ${message} [D-`), `${name}: ${message}`).toBe(true)
   }
+})
+
+test('a client that does not have the CA says so in the words that docs/errors.md has, and the operator finds it', async () => {
+  const documents = await readFile(new URL('../../docs/errors.md', import.meta.url), 'utf8')
+  const client = new pg.Client({ host: '127.0.0.1', port: stage.port, ssl: true, password: 'x' })
+  client.on('error', () => {})
+  const error = await client.connect().then(
+    () => new Error('connected'),
+    (thrown: Error) => thrown,
+  )
+  await client.end().catch(() => {})
+  expect(error.message).toContain('unable to verify the first certificate')
+  expect(documents).toContain('unable to verify the first certificate')
+  await stage.waitForEvent(({ pgusher }) =>
+    /^TLS handshake failed/.test((pgusher['decision'] as { message?: string })?.message ?? ''),
+  )
+  expect(documents).toContain('`TLS handshake failed: …`')
 })
 
 test('what was pasted in place of a token is neither in the events nor in the log, as text or as a hash', async () => {
