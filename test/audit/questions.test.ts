@@ -1,6 +1,6 @@
 /** The auditor's questions, asked of a log with jq alone. */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { openRecorder } from '../../src/audit/open.ts'
@@ -127,6 +127,34 @@ test('4, as far as a log without seals can tell: nothing is missing', async () =
   const last = readEvents(path).at(-1)
   expect(last?.event).toBe('audit.stopped')
   expect(last?.at('pgusher.audit.last_seq')).toBe(seqs.length)
+})
+
+test.runIf(jqInstalled)('4, as the README asks it: of several logs in one, and where a line is missing', async () => {
+  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+  const question = /^# Is a line missing\?.*\n(jq .+)$/m.exec(readme)?.[1] ?? ''
+  const directory = temporaryFolder()
+  const written: string[][] = []
+  for (const instance of ['ci-proxy-1', 'ci-proxy-2']) {
+    const path = join(directory, instance)
+    // Each has been started twice.
+    for (const runId of ['1', '2']) {
+      const recorder = await openRecorder(auditConfig(path), { instance, log: () => {}, classifyWithin: 20_000 })
+      const session = recorder.session(job(runId, `s${runId}`), 'full')
+      for (let n = 0; n < 3; n++) session.statement(statement('select 1'))
+      await recorder.close()
+    }
+    written.push(readFileSync(path, 'utf8').split('\n').slice(0, -1))
+  }
+  const [one = [], other = []] = written
+  const together = one.flatMap((line, n) => [line, other[n] ?? ''])
+  const answerOf = (lines: readonly string[]): string => {
+    writeFileSync(join(directory, 'audit.jsonl'), lines.map((line) => `${line}\n`).join(''))
+    return execFileSync('bash', ['-c', question], { cwd: directory, encoding: 'utf8' })
+  }
+  expect(answerOf(one)).toBe('')
+  expect(answerOf(together)).toBe('')
+  // Without the third line of the second log's first start.
+  expect(answerOf(together.toSpliced(5, 1))).toBe('["ci-proxy-2",4]\n')
 })
 
 test.runIf(jqInstalled)(
