@@ -34,11 +34,24 @@ function fatalOf(fields: Map<string, string>): Buffer {
 const AMBIGUOUS =
   'protocol violation: messages behind a COPY that failed, and a Sync of which only PostgreSQL knows whether the COPY took it'
 
+const STREAM_ENDED = 'START_STREAMING\0'
+
 export function createBackendHandler(tracker: StatementTracker, rules: BackendRules): FrameHandler {
   /** In place of the error at hand. */
   let instead: Buffer | undefined
-  /** START_REPLICATION has two CommandComplete: one when the stream has ended, and its own. */
+  /** A stream of the write-ahead log began, and its end has not been told. */
   let streaming = false
+
+  /**
+   * START_REPLICATION has two CommandComplete, of which the second is its own. The first is `COPY 0` for logical replication, and START_STREAMING
+   * for physical, also where an old timeline had nothing left to stream and no CopyBothResponse came.
+   */
+  function endsStream(buffer: Buffer, start: number, end: number): boolean {
+    if (!rules.replication) return false
+    const ended = streaming || buffer.toString('latin1', start, end) === STREAM_ENDED
+    streaming = false
+    return ended
+  }
 
   function refuse(what: string): number {
     rules.stop('protocol', new AccessError('upstream_lost', `session ended: PostgreSQL sent ${what}`))
@@ -119,8 +132,7 @@ export function createBackendHandler(tracker: StatementTracker, rules: BackendRu
 
   function onBody(type: number, buffer: Buffer, start: number, end: number): boolean {
     if (type === B.CommandComplete) {
-      if (!streaming) tracker.commandComplete(buffer, start, end)
-      streaming = false
+      if (!endsStream(buffer, start, end)) tracker.commandComplete(buffer, start, end)
     } else if (type === B.ReadyForQuery) tracker.ready(buffer[start]!)
     else if (type === B.ErrorResponse) return onError(parseErrorFields(buffer.subarray(start, end)))
     else onParameterStatus(buffer, start, end)
